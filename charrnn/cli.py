@@ -1,0 +1,313 @@
+"""The commands: options, help, messages. No logic, no heavy import at module level."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import signal
+import sys
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any, TypeVar
+
+import click
+
+from charrnn import CharrnnError, __version__
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class _FiniteRange(click.FloatRange):
+    """A FloatRange that refuses nan and inf, which compare as if they were within it."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number: float = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number.", param, ctx)
+        return number
+
+
+class _Command(click.Command):
+    """A command that shows its usage above the message of a wrong call."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except CharrnnError as error:
+            if error.exit_code == 2:
+                raise click.UsageError(_one_line(str(error)), ctx) from error
+            raise
+
+
+class _Group(click.Group):
+    command_class = _Command
+
+
+def _set_debug(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+    if value:
+        ctx.find_root().obj.debug = True
+
+
+_debug_option = click.option(
+    "--debug", is_flag=True, expose_value=False, callback=_set_debug, help="Show a traceback when something fails."
+)
+_folder_option = click.option(
+    "--checkpoints-dir",
+    "folder",
+    default="checkpoints",
+    show_default=True,
+    envvar="CHARRNN_CHECKPOINTS_DIR",
+    show_envvar=True,
+    metavar="DIR",
+    help="Where runs are kept.",
+)
+
+
+def _note(line: str) -> None:
+    click.echo(_one_line(line), err=True)
+
+
+def _one_line(text: str) -> str:
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, message="charrnn %(version)s")
+def cli() -> None:
+    r"""Train a character-level language model on any text file, and write new text from it.
+
+    \b
+    charrnn train text_data.txt
+    charrnn sample --prime "The quick brown fox"
+    charrnn plot-loss
+    """
+
+
+@cli.command()
+@click.argument("files", nargs=-1, required=True, metavar="FILE...")
+@click.option("--name", help="Name of the run.  [default: the first file's, without its ending]")
+@click.option("--epochs", type=click.IntRange(min=1), help="Passes over the text.  [default: sized to the text]")
+@click.option("--minutes", type=_FiniteRange(min=0, min_open=True), help="Train for this long instead of --epochs.")
+@click.option("--fresh", is_flag=True, help="Start over; the old run is kept under another name.")
+@click.option(
+    "--units", type=click.IntRange(1, 65536), help="Width of a recurrent layer.  [default: 256; small text: 128]"
+)
+@click.option("--layers", type=click.IntRange(1, 100), help="Recurrent layers.  [default: 1]")
+@click.option("--embedding", type=click.IntRange(1, 65536), help="Width of a character's vector.  [default: 64]")
+@click.option("--cell", type=click.Choice(["lstm", "gru", "rnn"]), help="Kind of recurrent layer.  [default: lstm]")
+@click.option(
+    "--dropout",
+    type=_FiniteRange(0, 1, max_open=True),
+    help="Share of each recurrent layer's outputs dropped in training.  [default: 0]",
+)
+@click.option(
+    "--batch-size",
+    type=click.IntRange(1, 65536),
+    help="Streams of text side by side.  [default: 32; small text: fewer]",
+)
+@click.option(
+    "--seq-length",
+    type=click.IntRange(1, 65536),
+    help="Characters that a gradient reaches back.  [default: 64; small text: fewer]",
+)
+@click.option(
+    "--learning-rate",
+    type=_FiniteRange(min=0, min_open=True),
+    help="Adam's, after warm-up; it falls along a cosine.  [default: 0.005]",
+)
+@click.option("--seed", type=click.IntRange(0, 2**32 - 1), help="Of all randomness.  [default: 1]")
+@click.option(
+    "--vocabulary",
+    type=click.Choice(["ascii", "text", "bytes"]),
+    help="Printable ASCII, the text's own characters, or raw bytes.  "
+    "[default: ascii; text where more than 1 character in 10,000 is outside]",
+)
+@click.option("--encoding", help="Of the files.  [default: utf-8]")
+@click.option(
+    "--errors",
+    type=click.Choice(["strict", "replace"]),
+    help="Refuse bytes that are not valid, or read them as U+FFFD.  [default: strict]",
+)
+@click.option("--device", type=click.Choice(["cpu", "gpu"]), help="Where to train.  [default: a GPU if there is one]")
+@_folder_option
+@_debug_option
+def train(
+    files: tuple[str, ...], name: str | None, fresh: bool, device: str | None, folder: str, **options: Any
+) -> None:
+    """Train a model on text files (joined in this order; - is standard input).
+
+    The same command continues a run that was stopped. Options that are left out then come from
+    the run.
+    """
+    from charrnn.planning import plan_training
+
+    if options["epochs"] is not None and options["minutes"] is not None:
+        raise click.UsageError("--epochs and --minutes exclude each other: give one of them.")
+    given = {option: value for option, value in options.items() if value is not None}
+    job = plan_training(files, given, name, folder, fresh, _note)
+    if isinstance(job, str):
+        _note(job)
+        return
+
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    with _waiting_for("loading TensorFlow"):
+        from charrnn.progress import choose_display
+        from charrnn.training import Stopped, train
+    if fresh and job.run.exists():
+        _note(f"the old run is kept as {job.run.set_aside().folder}")
+    job.run.prepare()
+    try:
+        train(job, device, choose_display())
+    except Stopped as stopped:
+        _note(
+            f"stopped at step {stopped.progress.step:,} of {stopped.progress.total_steps:,} and saved; "
+            f"continue with: {job.command}"
+        )
+        raise click.exceptions.Exit(128 + stopped.signal) from None
+    _note(f"sample from it with: {job.sample_command}")
+
+
+@contextlib.contextmanager
+def _waiting_for(what: str) -> Any:
+    """Show what is waited for on a terminal, and take it away again."""
+    on_terminal = sys.stderr is not None and sys.stderr.isatty()
+    if on_terminal:
+        click.echo(f"{what} ...", err=True, nl=False)
+    yield
+    if on_terminal:
+        click.echo("\r" + " " * (len(what) + 4) + "\r", err=True, nl=False)
+
+
+@cli.command()
+@click.option("--prime", help="Text to continue.  [default: none; starts as after a newline]")
+@click.option("--prime-file", metavar="PATH", help="File with the text to continue; - is standard input.")
+@click.option("--length", type=click.IntRange(min=0), default=1000, show_default=True, help="New characters.")
+@click.option(
+    "--temperature",
+    type=_FiniteRange(min=0),
+    default=0.8,
+    show_default=True,
+    help="Below 1 plays safer, above 1 wilder; 0 always takes the likeliest.",
+)
+@click.option("--top-k", type=click.IntRange(min=1), help="Choose among the K likeliest characters only.")
+@click.option(
+    "--top-p",
+    type=_FiniteRange(0, 1, min_open=True),
+    help="Choose among the likeliest that together have probability P only.",
+)
+@click.option("--seed", type=click.IntRange(min=0), help="The same seed gives the same text.  [default: a fresh one]")
+@click.option(
+    "--unknown",
+    type=click.Choice(["skip", "replace"]),
+    help="Leave out or replace characters of the prime that the model does not know.  [default: refuse]",
+)
+@click.option(
+    "--checkpoint",
+    metavar="WHERE",
+    help="A run's name or folder, or a checkpoint file.  [default: the run last trained]",
+)
+@_folder_option
+@_debug_option
+def sample(
+    prime: str | None,
+    prime_file: str | None,
+    length: int,
+    temperature: float,
+    top_k: int | None,
+    top_p: float | None,
+    seed: int | None,
+    unknown: str | None,
+    checkpoint: str | None,
+    folder: str,
+) -> None:
+    """Write new text from a trained model to stdout."""
+    import charrnn.checkpoint
+    from charrnn.network import Network
+    from charrnn.runs import find_checkpoint
+    from charrnn.sampling import Choice, encode_prime, generate, read_prime, text_stream
+
+    if prime is not None and prime_file is not None:
+        raise click.UsageError("--prime and --prime-file exclude each other: give one of them.")
+    model = charrnn.checkpoint.load(find_checkpoint(checkpoint, folder))
+    if prime_file is not None:
+        prime = read_prime(prime_file, model.vocabulary)
+    prime_ids = encode_prime(model.vocabulary, prime or "", unknown, _note)
+    if seed is None:
+        seed = int.from_bytes(os.urandom(4), "little")
+        _note(f"seed {seed}")
+    network = Network(model.config, model.weights)
+    new_ids = generate(network, model.vocabulary, prime_ids, length, Choice(temperature, top_k, top_p), seed)
+    _write_text(text_stream(model.vocabulary, prime_ids, new_ids))
+
+
+def _write_text(pieces: Any) -> None:
+    """Stream text to stdout: exact and in UTF-8 to a pipe or file, control characters shown on a terminal."""
+    if sys.stdout is None:
+        raise CharrnnError("stdout is closed: there is nowhere to write the text to")
+    if sys.stdout.isatty():
+        from charrnn.progress import show_controls
+
+        piece = ""
+        sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
+        for piece in pieces:
+            sys.stdout.write(show_controls(piece))
+            sys.stdout.flush()
+        if not piece.endswith("\n"):
+            sys.stdout.write("\n")
+    else:
+        sys.stdout.reconfigure(encoding="utf-8", newline="\n")  # type: ignore[union-attr]
+        for piece in pieces:
+            sys.stdout.write(piece)
+            sys.stdout.flush()
+
+
+@cli.command("plot-loss")
+@click.argument("runs", nargs=-1, metavar="[RUN]...")
+@click.option(
+    "--out",
+    metavar="PATH",
+    help="A .png, .svg or .pdf file.  [default: loss.png in the run's folder; of several runs, in that of all runs]",
+)
+@click.option("--show", is_flag=True, help="Open a window too.")
+@_folder_option
+@_debug_option
+def plot_loss(runs: tuple[str, ...], out: str | None, show: bool, folder: str) -> None:
+    """Draw the training and validation loss of runs (names or folders; default: the one last trained)."""
+    from pathlib import Path
+
+    from charrnn.plotting import save_loss
+    from charrnn.runs import find_run
+
+    found = [find_run(name, folder) for name in runs] if runs else [find_run(None, folder)]
+    histories = {}
+    for run in found:
+        histories[run.name] = run.read_history()
+        if not histories[run.name]:
+            raise CharrnnError(f"{run.history}: no validation was made yet, there is nothing to draw")
+    path = Path(out) if out else (found[0].folder if len(found) == 1 else Path(folder)) / "loss.png"
+    save_loss(histories, path, show)
+    click.echo(path)
+
+
+def main() -> None:
+    """Run the command line; every way it ends has its exit code."""
+    state = SimpleNamespace(debug=False)
+    try:
+        sys.exit(cli.main(standalone_mode=False, obj=state, prog_name="charrnn"))
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        sys.exit(128 + signal.SIGINT)
+    except BrokenPipeError:
+        # Whoever read stdout has enough. Python would flush the rest at exit, and complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        sys.exit(0)
+    except Exception as error:
+        if state.debug:
+            raise
+        message = str(error) if isinstance(error, CharrnnError) else f"{type(error).__name__}: {error}"
+        more = "" if isinstance(error, CharrnnError) else " (this is a defect of charrnn: --debug shows where)"
+        _note(f"Error: {message}{more}")
+        sys.exit(error.exit_code if isinstance(error, CharrnnError) else 1)

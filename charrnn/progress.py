@@ -1,0 +1,156 @@
+"""What training shows on stderr: a live line on a terminal, else a plain line per validation."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+from charrnn.checkpoint import Progress
+from charrnn.runs import Report
+
+Advance = Callable[[int], None]
+
+
+def bits(nats: float) -> float:
+    """Nats as bits."""
+    return nats / math.log(2)
+
+
+def _report_line(report: Report, total_steps: int, is_best: bool) -> str:
+    return (
+        f"epoch {report.epoch:.2f}  step {report.step:,}/{total_steps:,}  train {report.train_loss:.4f}  "
+        f"val {report.val_loss:.4f} nats ({bits(report.val_loss):.3f} bits)  "
+        f"{report.chars_per_second:,.0f} chars/s{'  best so far' if is_best else ''}"
+    )
+
+
+class ProgressDisplay:
+    """Plain lines: what a log file or a pipe gets."""
+
+    shows_samples = False
+
+    def __init__(self) -> None:
+        self._total_steps = 0
+
+    def note(self, line: str) -> None:
+        """Say something."""
+        print(line, file=sys.stderr, flush=True)
+
+    @contextlib.contextmanager
+    def steps(self, progress: Progress, steps_per_epoch: int, characters_per_step: int) -> Iterator[None]:
+        """Enter while updates are made, from `progress` on."""
+        self._total_steps = progress.total_steps
+        yield
+
+    def step(self, step: int, loss: float) -> None:
+        """An update was made; `step` of them so far, the loss before it in nats per character."""
+
+    def report(self, report: Report, is_best: bool, sample: str | None) -> None:
+        """A validation was made."""
+        self.note(_report_line(report, self._total_steps, is_best))
+
+    @contextlib.contextmanager
+    def final_pass(self, characters: int) -> Iterator[Advance]:
+        """Enter while the best weights read the whole validation part; the result is told how far."""
+        yield lambda _: None
+
+    def finished(self, progress: Progress, characters: int) -> None:
+        """The run is finished; `characters` were scored."""
+        assert progress.final_loss is not None  # that is what finished means
+        self.note(
+            f"validation loss of the best weights (step {progress.best_step:,}), one pass over all "
+            f"{characters:,} characters: {progress.final_loss:.4f} nats per character "
+            f"({bits(progress.final_loss):.3f} bits)"
+        )
+
+
+class LiveDisplay(ProgressDisplay):
+    """A live line at the bottom of a terminal, reports and samples scrolling above it."""
+
+    shows_samples = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        from rich.console import Console  # 0.1 s: only where it is used
+
+        self._console = Console(stderr=True, highlight=False)
+
+    def note(self, line: str) -> None:
+        """Say something, above the live line."""
+        self._console.print(line, markup=False, soft_wrap=True)
+
+    @contextlib.contextmanager
+    def steps(self, progress: Progress, steps_per_epoch: int, characters_per_step: int) -> Iterator[None]:
+        """Enter while updates are made, from `progress` on."""
+        from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bar
+        from rich.table import Column
+
+        self._total_steps = progress.total_steps
+        self._steps_per_epoch = steps_per_epoch
+        self._characters_per_step = characters_per_step
+        self._loss = math.nan
+        self._val_loss = progress.best_loss
+        self._start, self._first_step, self._shown = time.monotonic(), progress.step, 0.0
+        self._bar = Bar(
+            TextColumn("{task.description}", table_column=Column(no_wrap=True)),
+            BarColumn(bar_width=None),
+            TimeRemainingColumn(),
+            TextColumn("left", table_column=Column(no_wrap=True)),
+            console=self._console,
+            expand=True,
+            transient=True,
+        )
+        with self._bar:
+            self._task = self._bar.add_task("", total=progress.total_steps, completed=progress.step)
+            yield
+
+    def step(self, step: int, loss: float) -> None:
+        """Move the live line on."""
+        # The loss of single steps jumps about: show a running mean over some 50 of them.
+        self._loss = loss if math.isnan(self._loss) else self._loss + (loss - self._loss) / 50
+        now = time.monotonic()
+        if now - self._shown < 0.1 and step < self._total_steps:
+            return
+        self._shown = now
+        speed = (step - self._first_step) * self._characters_per_step / (now - self._start)
+        val_loss = "" if self._val_loss is None else f"  val {self._val_loss:.3f}"
+        self._bar.update(
+            self._task,
+            completed=step,
+            description=f"epoch {step / self._steps_per_epoch:.2f}  step {step:,}/{self._total_steps:,}  "
+            f"loss {self._loss:.3f}{val_loss}  {speed:,.0f} chars/s",
+        )
+
+    def report(self, report: Report, is_best: bool, sample: str | None) -> None:
+        """A validation was made: its line, and a sample of the model as it stands."""
+        self._val_loss = report.val_loss
+        self._console.print(
+            _report_line(report, self._total_steps, is_best), markup=False, style="bold" if is_best else None
+        )
+        if sample is not None:
+            self._console.print(show_controls(sample).strip("\n") + "\n", markup=False, style="dim")
+
+    @contextlib.contextmanager
+    def final_pass(self, characters: int) -> Iterator[Advance]:
+        """A live line for the last pass."""
+        from rich.progress import Progress as Bar
+
+        with Bar(console=self._console, transient=True) as bar:
+            task = bar.add_task("scoring the best weights", total=characters)
+            yield lambda done: bar.advance(task, done)
+
+
+def show_controls(text: str) -> str:
+    """Show control characters other than newline and tab as escapes, for a terminal."""
+    return "".join(
+        c if c in "\n\t" or not (ord(c) < 0x20 or 0x7F <= ord(c) < 0xA0) else f"\\x{ord(c):02x}" for c in text
+    )
+
+
+def choose_display() -> ProgressDisplay:
+    """The live display where stderr is a terminal, else the plain one."""
+    return LiveDisplay() if sys.stderr is not None and sys.stderr.isatty() else ProgressDisplay()

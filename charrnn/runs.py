@@ -1,0 +1,216 @@
+"""A run's folder: checkpoints/<name>/ with last.safetensors, best.safetensors and history.csv."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from charrnn import CharrnnError, checkpoint
+from charrnn.checkpoint import Checkpoint
+
+DEFAULT_FOLDER = "checkpoints"
+
+
+@dataclass(frozen=True)
+class Report:
+    """A row of history.csv: what a validation found."""
+
+    step: int
+    epoch: float
+    train_loss: float  # nats per character, mean since the last report
+    val_loss: float  # nats per character
+    learning_rate: float
+    seconds: float  # of training so far
+    chars_per_second: float  # trained on since the last report, validation and saving apart
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run's folder."""
+
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        """The run's name: its folder's."""
+        return self.folder.name
+
+    @property
+    def last(self) -> Path:
+        """Everything that a resume needs."""
+        return self.folder / "last.safetensors"
+
+    @property
+    def best(self) -> Path:
+        """The weights with the lowest validation loss."""
+        return self.folder / "best.safetensors"
+
+    @property
+    def history(self) -> Path:
+        """A row for each validation."""
+        return self.folder / "history.csv"
+
+    def exists(self) -> bool:
+        """Whether there is something to resume or to sample from."""
+        return self.last.exists() or self.best.exists()
+
+    def for_sampling(self) -> Path:
+        """The best checkpoint, or the last where none was validated yet."""
+        return self.best if self.best.exists() else self.last
+
+    def prepare(self) -> None:
+        """Make the folder, and clear away what a killed save left in it.
+
+        Raises:
+            CharrnnError: the folder cannot be made or written to.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            for leftover in self.folder.glob(".*.tmp"):
+                leftover.unlink()
+            probe = self.folder / f".probe.{os.getpid()}.tmp"
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise CharrnnError(
+                f"{self.folder}: cannot be written to: {error.strerror or error}; "
+                "name another place with --checkpoints-dir"
+            ) from None
+
+    def save(self, path: Path, state: Checkpoint) -> None:
+        """Write a checkpoint of this run.
+
+        Raises:
+            CharrnnError: it could not be written; the one before is still there.
+        """
+        self._write(path, checkpoint.to_bytes(state))
+
+    def write_history(self, reports: Sequence[Report]) -> None:
+        """Replace history.csv.
+
+        Raises:
+            CharrnnError: it could not be written; the one before is still there.
+        """
+        text = io.StringIO(newline="")
+        rows = csv.writer(text, lineterminator="\n")
+        rows.writerow(field.name for field in dataclasses.fields(Report))
+        for report in reports:
+            rows.writerow(
+                [
+                    report.step,
+                    f"{report.epoch:.4f}",
+                    f"{report.train_loss:.6f}",
+                    f"{report.val_loss:.6f}",
+                    f"{report.learning_rate:.6g}",
+                    f"{report.seconds:.2f}",
+                    f"{report.chars_per_second:.0f}",
+                ]
+            )
+        self._write(self.history, text.getvalue().encode())
+
+    def _write(self, path: Path, data: bytes) -> None:
+        try:
+            checkpoint.write_atomically(path, data)
+        except OSError as error:
+            raise CharrnnError(
+                f"{path}: cannot be written: {error.strerror or error}; what was saved before is kept"
+            ) from None
+
+    def read_history(self) -> list[Report]:
+        """The rows of history.csv.
+
+        Raises:
+            CharrnnError: there is none, or it is not one.
+        """
+        try:
+            with open(self.history, newline="", encoding="utf-8") as file:
+                reports = [
+                    Report(int(row["step"]), *(float(row[field.name]) for field in dataclasses.fields(Report)[1:]))
+                    for row in csv.DictReader(file)
+                ]
+        except FileNotFoundError:
+            raise CharrnnError(
+                f"{self.history}: no such file; it appears at the first validation of charrnn train"
+            ) from None
+        except OSError as error:
+            raise CharrnnError(f"{self.history}: cannot be read: {error.strerror or error}") from None
+        except (KeyError, TypeError, ValueError, csv.Error):
+            raise CharrnnError(f"{self.history}: damaged, or not a training history") from None
+        return reports
+
+    def set_aside(self) -> Run:
+        """Rename the folder to <name>-1, <name>-2 or the first that is free, and say which."""
+        number = 1
+        while (aside := self.folder.with_name(f"{self.name}-{number}")).exists():
+            number += 1
+        try:
+            self.folder.rename(aside)
+        except OSError as error:
+            raise CharrnnError(f"{self.folder}: cannot be renamed: {error.strerror or error}") from None
+        return Run(aside)
+
+
+def run_named(name: str, folder: str) -> Run:
+    """The run of that name in the folder of runs.
+
+    Raises:
+        CharrnnError: the name cannot be a folder's.
+    """
+    if not name or name != Path(name).name or name.startswith(".") or "\0" in name:
+        raise CharrnnError(
+            f"{name!r} cannot be a run's name: choose one with --name that has no / and no . in front", exit_code=2
+        )
+    return Run(Path(folder) / name)
+
+
+def all_runs(folder: str) -> list[Run]:
+    """The runs in a folder of runs, the one last trained first."""
+
+    def trained(run: Run) -> float:
+        return max(path.stat().st_mtime for path in (run.last, run.best) if path.exists())
+
+    try:
+        runs = [run for entry in Path(folder).iterdir() if (run := Run(entry)).exists()]
+        return sorted(runs, key=trained, reverse=True)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise CharrnnError(f"{folder}: cannot be read: {error.strerror or error}") from None
+
+
+def find_run(name: str | None, folder: str) -> Run:
+    """The run that a user names by its folder's path or its name; without one, the run last trained.
+
+    Raises:
+        CharrnnError: there is none.
+    """
+    runs = all_runs(folder)
+    if name is None:
+        if not runs:
+            raise CharrnnError(f"no runs in {folder}/ yet: train one with charrnn train FILE")
+        return runs[0]
+    for candidate in (Run(Path(name)), Run(Path(folder) / name)):
+        if candidate.exists():
+            return Run(candidate.folder.resolve()) if candidate.name in ("", "..") else candidate
+    known = f" (there are: {', '.join(run.name for run in runs[:8])})" if runs else ""
+    raise CharrnnError(f"{name}: no such run in {folder}/{known}")
+
+
+def find_checkpoint(where: str | None, folder: str) -> Path:
+    """The file to sample from: a checkpoint file, or the best of a run.
+
+    Args:
+        where: a file, a run's folder, a run's name, or None for the run last trained.
+        folder: where runs are looked for.
+
+    Raises:
+        CharrnnError: there is none.
+    """
+    if where is not None and (where.endswith(".safetensors") or (os.path.lexists(where) and not Path(where).is_dir())):
+        return Path(where)
+    return find_run(where, folder).for_sampling()

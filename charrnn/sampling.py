@@ -1,0 +1,161 @@
+"""Logits -> next character -> a stream of text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from charrnn import CharrnnError
+from charrnn.data import Ids, Note, Vocabulary, decode, plural, read_bytes, show
+from charrnn.network import Network
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How the next character is chosen from the model's distribution.
+
+    Attributes:
+        temperature: logits are divided by it; 0 takes the most probable character always.
+        top_k: only the k most probable characters (Fan, Lewis and Dauphin, 2018, arXiv:1805.04833).
+        top_p: only the fewest most probable characters that together have at least this probability
+            (nucleus sampling: Holtzman et al., 2020, arXiv:1904.09751), taken after top_k.
+    """
+
+    temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float | None = None
+
+    def distribution(self, logits: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
+        """Probabilities of the next character, (V,), from its logits, (V,); -inf stays impossible.
+
+        Of equally probable characters at the edge of top_k or top_p, those with lower ids stay.
+        """
+        scores = logits.astype(np.float64)
+        if self.temperature < 1e-9:  # smaller ones overflow, and differ from 0 in nothing else
+            probabilities = np.zeros_like(scores)
+            probabilities[scores.argmax()] = 1
+            return probabilities
+        np.exp((scores - scores.max()) / self.temperature, out=scores)
+        probabilities = scores
+        if self.top_k is not None or self.top_p is not None:
+            order = np.argsort(-probabilities, kind="stable")
+            kept = len(order) if self.top_k is None else min(self.top_k, len(order))
+            if self.top_p is not None:
+                cumulative = np.cumsum(probabilities[order[:kept]])
+                kept = int(np.searchsorted(cumulative, self.top_p * cumulative[-1])) + 1
+            probabilities[order[kept:]] = 0
+        probabilities /= probabilities.sum()
+        return probabilities
+
+
+# Characters of a long prime that are read at once: what keeps its memory bounded.
+_READ_CHUNK = 1000
+
+
+def generate(
+    network: Network, vocabulary: Vocabulary, prime: Ids, length: int, choice: Choice, seed: int
+) -> Iterator[int]:
+    """Feed predictions back autoregressively.
+
+    Args:
+        network: the model.
+        vocabulary: its character map; the unknown symbol is never chosen.
+        prime: the ids to start from, (P,); if none, the text starts as after a newline.
+        length: how many ids to give.
+        choice: how each is chosen.
+        seed: of the random draws; the same seed on the same machine gives the same ids.
+
+    Yields:
+        Each new id.
+    """
+    random = np.random.default_rng(seed).random
+    if not len(prime):
+        newline = vocabulary.id_of("\n")
+        prime = np.array([newline if newline is not None else 0], vocabulary.dtype)
+    state = network.zero_state()
+    for start in range(0, len(prime), _READ_CHUNK):
+        logits, state = network.forward(prime[None, start : start + _READ_CHUNK], state)
+    ids = np.empty((1, 1), np.int64)
+    for remaining in range(length, 0, -1):
+        scores = logits[0, -1]
+        if vocabulary.unknown is not None:
+            scores[vocabulary.unknown] = -np.inf
+        cumulative = np.cumsum(choice.distribution(scores))
+        id = int(np.searchsorted(cumulative, random() * cumulative[-1], side="right"))
+        yield id
+        if remaining > 1:
+            ids[0, 0] = id
+            logits, state = network.forward(ids, state)
+
+
+def text_stream(vocabulary: Vocabulary, prime: Ids, new: Iterable[int]) -> Iterator[str]:
+    """The text of a prime and then of its continuation, as it becomes complete.
+
+    Yields:
+        The prime whole, then a character (of a `bytes` vocabulary: what became whole) at a time.
+    """
+    decoded = vocabulary.decoder()
+    yield "".join(decoded(int(id)) for id in prime)
+    for id in new:
+        yield decoded(id)
+
+
+def read_prime(file: str, vocabulary: Vocabulary) -> str:
+    """The text to continue from a file, or from standard input if it is `-`.
+
+    Raises:
+        CharrnnError: it cannot be read, or is not UTF-8 where the model reads text.
+    """
+    [(name, data)] = read_bytes([file])
+    return data.decode("utf-8", "surrogateescape") if vocabulary.kind == "bytes" else decode(name, data)
+
+
+def encode_prime(vocabulary: Vocabulary, prime: str, unknown: str | None, note: Note) -> Ids:
+    """Turn a prime into ids, as the training text was turned.
+
+    Args:
+        vocabulary: the model's character map.
+        prime: any text.
+        unknown: for characters the model does not know: `skip` leaves them out, `replace` puts the
+            nearest known text in their place, or else the unknown symbol; None refuses them.
+        note: told, a line each, what was changed.
+
+    Returns:
+        Its ids, (P,).
+
+    Raises:
+        CharrnnError: characters that the model does not know.
+    """
+    if vocabulary.kind == "bytes":
+        raw = prime.encode("utf-8", "surrogateescape")
+        return np.frombuffer(raw, np.uint8)
+    if "\r" in prime:
+        prime = prime.replace("\r\n", "\n").replace("\r", "\n")
+        note("prime: turned carriage returns into newlines")
+    prime = vocabulary.normalise(prime, lambda line: note(f"prime: {line}"))
+    strangers = {c: at for at, c in reversed(list(enumerate(prime, 1))) if c not in vocabulary}
+    if not strangers:
+        return vocabulary.encode(prime)
+    nearest = {c: vocabulary.nearest(c) for c in strangers}
+    if unknown is None:
+        raise CharrnnError(
+            "the model does not know "
+            + ", ".join(
+                f"{show(c)!r} at position {at}" + (f" (nearest: {nearest[c]!r})" if nearest[c] else "")
+                for c, at in sorted(strangers.items(), key=lambda item: item[1])
+            )
+            + " of the prime; change the prime, or use --unknown skip or --unknown replace",
+            exit_code=2,
+        )
+    instead = "\ufffd" if vocabulary.unknown is not None else ""
+    pieces = {c: "" if unknown == "skip" else nearest[c] or instead for c in strangers}
+    count = sum(prime.count(c) for c in strangers)
+    note(
+        f"prime: {plural(count, 'character')} unknown to the model: "
+        + ", ".join(f"{show(c)!r} " + (f"became {pieces[c]!r}" if pieces[c] else "left out") for c in strangers)
+    )
+    prime = "".join(pieces.get(c, c) for c in prime)
+    return vocabulary.encode(prime)
