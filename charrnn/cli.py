@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import math
 import os
 import signal
@@ -70,6 +71,12 @@ def _note(line: str) -> None:
 
 def _one_line(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def _show_controls(text: str) -> str:
+    from charrnn.progress import show_controls
+
+    return show_controls(text)
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
@@ -243,23 +250,24 @@ def sample(
 
 def _write_text(pieces: Any) -> None:
     """Stream text to stdout: exact and in UTF-8 to a pipe or file, control characters shown on a terminal."""
-    if sys.stdout is None:
+    out = sys.stdout
+    if not isinstance(out, io.TextIOWrapper):
         raise CharrnnError("stdout is closed: there is nowhere to write the text to")
-    if sys.stdout.isatty():
-        from charrnn.progress import show_controls
-
-        piece = ""
-        sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
-        for piece in pieces:
-            sys.stdout.write(show_controls(piece))
-            sys.stdout.flush()
-        if not piece.endswith("\n"):
-            sys.stdout.write("\n")
+    on_terminal = out.isatty()
+    if on_terminal:
+        out.reconfigure(errors="replace")
     else:
-        sys.stdout.reconfigure(encoding="utf-8", newline="\n")  # type: ignore[union-attr]
+        out.reconfigure(encoding="utf-8", newline="\n")
+    piece = ""
+    try:
         for piece in pieces:
-            sys.stdout.write(piece)
-            sys.stdout.flush()
+            out.write(_show_controls(piece) if on_terminal else piece)
+            out.flush()
+        if on_terminal and not piece.endswith("\n"):
+            out.write("\n")
+    except BrokenPipeError:
+        # Whoever read it has enough. Python would flush the rest at exit, and complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())
 
 
 @cli.command("plot-loss")
@@ -300,10 +308,6 @@ def main() -> None:
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(128 + signal.SIGINT)
-    except BrokenPipeError:
-        # Whoever read stdout has enough. Python would flush the rest at exit, and complain.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        sys.exit(0)
     except Exception as error:
         if state.debug:
             raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import hashlib
 import sys
 import unicodedata
@@ -89,7 +90,8 @@ def encoding_named(name: str) -> str:
         CharrnnError: there is none of that name.
     """
     try:
-        b"".decode(name)
+        with contextlib.suppress(UnicodeError):  # whether it decodes a blank does not matter here
+            b" ".decode(name)
         return codecs.lookup(name).name
     except (LookupError, ValueError):
         raise CharrnnError(

@@ -20,6 +20,11 @@ TensorState = list[tuple[Any, ...]]
 """For each layer its (h, c) of an LSTM or (h,) of a GRU or RNN, each a (B, H) tensor."""
 
 
+def to_numpy(tensor: Any) -> Array:
+    """A copy of a tensor's or variable's values, which later updates do not reach."""
+    return np.array(tf.convert_to_tensor(tensor).numpy())
+
+
 class CharacterModel(keras.Model):  # type: ignore[misc]  # Keras has no types
     """The network that is trained: (ids, state) -> (logits, state).
 
@@ -83,7 +88,7 @@ class CharacterModel(keras.Model):  # type: ignore[misc]  # Keras has no types
 
     def to_numpy(self) -> dict[str, Array]:
         """Copies of the weights, as `network.Network` and checkpoints take them."""
-        return {name: np.array(variable) for name, variable in self.named_weights.items()}
+        return {name: to_numpy(variable) for name, variable in self.named_weights.items()}
 
     def from_numpy(self, weights: Mapping[str, Array]) -> None:
         """Set the weights to what `to_numpy` gave."""

@@ -125,6 +125,7 @@ def plan_training(
     run = run_named(name, folder)
     if "encoding" in given:
         given = {**given, "encoding": encoding_named(given["encoding"])}
+    run.check_writable()
     resume = None if fresh else _load_unfinished(run)
     if resume is not None:
         _refuse_changes(run, resume.settings, given)

@@ -29,6 +29,9 @@ class Report:
     chars_per_second: float  # trained on since the last report, validation and saving apart
 
 
+_COLUMNS = [field.name for field in dataclasses.fields(Report)]
+
+
 @dataclass(frozen=True)
 class Run:
     """One run's folder."""
@@ -63,6 +66,18 @@ class Run:
         """The best checkpoint, or the last where none was validated yet."""
         return self.best if self.best.exists() else self.last
 
+    def check_writable(self) -> None:
+        """See, without making anything, whether the folder can be made and written to.
+
+        Raises:
+            CharrnnError: it cannot.
+        """
+        there = next(folder for folder in (self.folder, *self.folder.parents) if folder.exists())
+        if not there.is_dir():
+            raise self._not_writable("Not a directory" if there == self.folder else f"{there} is not a directory")
+        if not os.access(there, os.W_OK | os.X_OK):
+            raise self._not_writable("Permission denied")
+
     def prepare(self) -> None:
         """Make the folder, and clear away what a killed save left in it.
 
@@ -73,14 +88,11 @@ class Run:
             self.folder.mkdir(parents=True, exist_ok=True)
             for leftover in self.folder.glob(".*.tmp"):
                 leftover.unlink()
-            probe = self.folder / f".probe.{os.getpid()}.tmp"
-            probe.touch()
-            probe.unlink()
         except OSError as error:
-            raise CharrnnError(
-                f"{self.folder}: cannot be written to: {error.strerror or error}; "
-                "name another place with --checkpoints-dir"
-            ) from None
+            raise self._not_writable(error.strerror or str(error)) from None
+
+    def _not_writable(self, reason: str) -> CharrnnError:
+        return CharrnnError(f"{self.folder}: cannot be written to: {reason}; name another place with --checkpoints-dir")
 
     def save(self, path: Path, state: Checkpoint) -> None:
         """Write a checkpoint of this run.
@@ -98,7 +110,7 @@ class Run:
         """
         text = io.StringIO(newline="")
         rows = csv.writer(text, lineterminator="\n")
-        rows.writerow(field.name for field in dataclasses.fields(Report))
+        rows.writerow(_COLUMNS)
         for report in reports:
             rows.writerow(
                 [
@@ -129,19 +141,18 @@ class Run:
         """
         try:
             with open(self.history, newline="", encoding="utf-8") as file:
-                reports = [
-                    Report(int(row["step"]), *(float(row[field.name]) for field in dataclasses.fields(Report)[1:]))
-                    for row in csv.DictReader(file)
-                ]
+                rows = csv.DictReader(file)
+                if rows.fieldnames != _COLUMNS:
+                    raise ValueError
+                return [Report(int(row["step"]), *(float(row[column]) for column in _COLUMNS[1:])) for row in rows]
         except FileNotFoundError:
             raise CharrnnError(
                 f"{self.history}: no such file; it appears at the first validation of charrnn train"
             ) from None
         except OSError as error:
             raise CharrnnError(f"{self.history}: cannot be read: {error.strerror or error}") from None
-        except (KeyError, TypeError, ValueError, csv.Error):
+        except (TypeError, ValueError, csv.Error):
             raise CharrnnError(f"{self.history}: damaged, or not a training history") from None
-        return reports
 
     def set_aside(self) -> Run:
         """Rename the folder to <name>-1, <name>-2 or the first that is free, and say which."""

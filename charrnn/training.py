@@ -22,7 +22,7 @@ from charrnn import CharrnnError, checkpoint
 from charrnn.backend import choose_device, keras, tf
 from charrnn.checkpoint import Checkpoint, CorpusIdentity, Progress, Settings
 from charrnn.data import WARM_UP, steps_per_epoch, validation_streams, windows
-from charrnn.model import CharacterModel, TensorState
+from charrnn.model import CharacterModel, TensorState, to_numpy
 from charrnn.network import Network, state_parts
 from charrnn.planning import Job
 from charrnn.progress import ProgressDisplay
@@ -184,11 +184,11 @@ class Trainer:
 
     def training_tensors(self) -> dict[str, npt.NDArray[np.float32]]:
         """The optimizer's moments and the carried state, named as `checkpoint.training_shapes` does."""
-        tensors = {name: np.array(variable) for name, variable in self._moments().items()}
+        tensors = {name: to_numpy(variable) for name, variable in self._moments().items()}
         parts = state_parts(self.settings.cell)
         for layer, layer_state in enumerate(self.state):
             for part, tensor in zip(parts, layer_state, strict=True):
-                tensors[f"state.layer{layer}.{part}"] = np.array(tensor)
+                tensors[f"state.layer{layer}.{part}"] = to_numpy(tensor)
         return tensors
 
     def _moments(self) -> dict[str, Any]:
@@ -298,6 +298,7 @@ class _Training:
         self.trainer = Trainer(job)
         self.progress: Progress
         self.reports: list[Report] = []
+        self.last_saved = time.monotonic()
 
     def begin(self) -> None:
         """Decide what is decided once and save it as step 0, or take up what was saved."""

@@ -1,0 +1,73 @@
+"""What the tests share: the real command in a subprocess, a small trained run, real texts."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).parent.parent
+CORPORA = PROJECT.parent / "shared" / "corpora"
+
+Command = Callable[..., "subprocess.CompletedProcess[str]"]
+
+SMALL = ("--units", "32", "--embedding", "16", "--batch-size", "8", "--seq-length", "32")
+"""A network that trains on a few thousand characters in a second."""
+
+
+def environment() -> dict[str, str]:
+    """The environment without what would change what the command does."""
+    return {key: value for key, value in os.environ.items() if not key.startswith(("CHARRNN", "TF_", "COLUMNS"))}
+
+
+def run_charrnn(*args: object, cwd: Path, input: str | None = None, **env: str) -> subprocess.CompletedProcess[str]:
+    """Run the real command and wait for it."""
+    return subprocess.run(
+        [sys.executable, "-m", "charrnn", *map(str, args)],
+        cwd=cwd,
+        input=input,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        env=environment() | env,
+        timeout=300,
+        check=False,
+    )
+
+
+@pytest.fixture
+def charrnn(tmp_path: Path) -> Command:
+    """The command, run in an empty folder."""
+
+    def run(*args: object, input: str | None = None, **env: str) -> subprocess.CompletedProcess[str]:
+        return run_charrnn(*args, cwd=tmp_path, input=input, **env)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def tales() -> str:
+    """The start of the project's own text."""
+    return (PROJECT / "data" / "tales.txt").read_text(encoding="utf-8")[:20_000]
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory, tales: str) -> Path:
+    """A folder with a finished run, checkpoints/small, and its text, small.txt. Not to be written to."""
+    folder = tmp_path_factory.mktemp("trained")
+    (folder / "small.txt").write_text(tales, encoding="utf-8")
+    result = run_charrnn("train", "small.txt", *SMALL, "--epochs", "4", cwd=folder)
+    assert result.returncode == 0, result.stderr
+    return folder
+
+
+def corpus(name: str) -> Path:
+    """A real text of those that lie beside the project; the test is skipped where they do not."""
+    path = CORPORA / name
+    if not path.exists():
+        pytest.skip(f"{name} does not lie beside the project")
+    return path

@@ -1,0 +1,202 @@
+"""Checkpoint files: exact to write, atomic, strict to read."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load as safetensors_load
+from safetensors.numpy import save as safetensors_save
+
+from charrnn import CharrnnError
+from charrnn.checkpoint import (
+    Checkpoint,
+    CorpusIdentity,
+    Progress,
+    Settings,
+    from_bytes,
+    load,
+    to_bytes,
+    training_shapes,
+    write_atomically,
+)
+from charrnn.data import Vocabulary
+from charrnn.network import weight_shapes
+
+SETTINGS = Settings(
+    vocabulary="text", encoding="utf-8", errors="strict", embedding=4, units=6, layers=2, cell="lstm", dropout=0.1,
+    batch_size=3, seq_length=8, learning_rate=0.005, epochs=2, minutes=None, seed=7,
+)  # fmt: skip
+PROGRESS = Progress(100, 10, 37, 30, 1.25, 4.5, 7, None)
+
+
+def make(
+    settings: Settings = SETTINGS, characters: str = 'ab"\\\u00e9漢\U0001f600\n', resumable: bool = True
+) -> Checkpoint:
+    random = np.random.default_rng(0)
+    vocabulary = {
+        "ascii": Vocabulary.ascii(), "bytes": Vocabulary.bytes(), "text": Vocabulary("text", characters)
+    }[settings.vocabulary]  # fmt: skip
+    shapes = weight_shapes(settings.network(vocabulary)), training_shapes(settings, vocabulary)
+    weights, training = (
+        {name: random.normal(size=shape).astype(np.float32) for name, shape in group.items()} for group in shapes
+    )
+    return Checkpoint(
+        settings, vocabulary, CorpusIdentity("c0ffee", 1234), PROGRESS, weights, training if resumable else {}
+    )
+
+
+GOOD = to_bytes(make())
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
+@pytest.mark.parametrize("vocabulary", ["ascii", "text", "bytes"])
+@pytest.mark.parametrize("resumable", [True, False])
+def test_what_was_written_is_read_back(tmp_path: Path, cell: str, vocabulary: str, resumable: bool) -> None:
+    before = make(dataclasses.replace(SETTINGS, cell=cell, vocabulary=vocabulary), resumable=resumable)
+    write_atomically(tmp_path / "x.safetensors", to_bytes(before))
+    after = load(tmp_path / "x.safetensors")
+    for field in ("settings", "vocabulary", "corpus", "progress"):
+        assert getattr(after, field) == getattr(before, field)
+    for field in ("weights", "training"):
+        written, read = getattr(before, field), getattr(after, field)
+        assert list(read) == list(written)
+        assert all((read[name] == written[name]).all() for name in written)
+
+
+def test_equal_checkpoints_give_equal_bytes() -> None:
+    assert to_bytes(make()) == GOOD
+
+
+def test_the_safetensors_library_reads_it() -> None:
+    tensors = safetensors_load(GOOD)
+    expected = make()
+    assert tensors.keys() == {*expected.weights, *expected.training}
+    assert (tensors["embedding"] == expected.weights["embedding"]).all()
+
+
+def test_every_flipped_byte_is_refused() -> None:
+    for at in [*range(min(len(GOOD), 3000)), *range(3000, len(GOOD), 97)]:
+        damaged = bytearray(GOOD)
+        damaged[at] ^= 0x01
+        with pytest.raises(ValueError):  # noqa: PT011 - that it is refused is the point; messages are tested below
+            from_bytes(bytes(damaged))
+
+
+def test_every_truncation_is_refused() -> None:
+    for length in [*range(3000), *range(3000, len(GOOD), 97)]:
+        with pytest.raises(ValueError):  # noqa: PT011
+            from_bytes(GOOD[:length])
+    with pytest.raises(ValueError, match="truncated"):
+        from_bytes(GOOD[:-1])
+    with pytest.raises(ValueError, match="gaps"):
+        from_bytes(GOOD + b"\0")
+
+
+def forged(change: dict[str, object] | None = None, **tensors: np.ndarray) -> bytes:
+    """A file as a forger would write it, with a checksum that is right."""
+    import hashlib
+
+    document = json.loads(json.loads(GOOD[8 : 8 + int.from_bytes(GOOD[:8], "little")])["__metadata__"]["charrnn"])
+    for path, value in (change or {}).items():
+        place = document
+        *parents, key = path.split(".")
+        for parent in parents:
+            place = place[parent]
+        place[key] = value
+    document["checksum"] = "0" * 64
+    data = safetensors_save({**safetensors_load(GOOD), **tensors}, {"charrnn": json.dumps(document, sort_keys=True)})
+    return data.replace(b"0" * 64, hashlib.sha256(data).hexdigest().encode(), 1)
+
+
+def test_a_forgers_checksum_is_no_obstacle_by_itself() -> None:
+    assert from_bytes(forged()).progress == PROGRESS
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"format": 2}, "format 2; this charrnn reads format 1"),
+        ({"settings.units": 10**9}, "units is 1000000000"),
+        ({"settings.units": 7}, "has shape"),
+        ({"settings.units": -6}, "units is -6"),
+        ({"settings.units": 6.0}, r"units is 6\.0"),
+        ({"settings.units": True}, "units is True"),
+        ({"settings.layers": 3}, "missing or unknown"),
+        ({"settings.cell": "transformer"}, "cell is"),
+        ({"settings.dropout": 1.0}, "dropout is"),
+        ({"settings.minutes": 1.0}, "contradict"),
+        ({"settings.flavour": "odd"}, "unknown or missing keys in settings"),
+        ({"surprise": 1}, "unknown or missing keys in the configuration"),
+        ({"progress.step": 101}, "step is 101"),
+        ({"progress.best_loss": None}, "contradict"),
+        ({"characters": "aab\\\u00e9漢\U0001f600\n"}, "stands twice"),
+        ({"characters": ""}, "no characters"),
+        ({"characters": "a\ud800"}, "half a character"),
+        ({"settings.vocabulary": "ascii"}, "fixed vocabulary"),
+    ],
+)
+def test_a_forged_configuration_is_refused(change: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        from_bytes(forged(change))
+
+
+@pytest.mark.parametrize(
+    ("tensors", "message"),
+    [
+        ({"embedding": np.full((8, 4), np.nan, np.float32)}, "not finite"),
+        ({"embedding": np.zeros((4, 8), np.float32)}, "has shape"),
+        ({"embedding": np.zeros((8, 4), np.float64)}, "not F32"),
+        ({"extra": np.zeros(1, np.float32)}, "missing or unknown"),
+    ],
+)
+def test_forged_tensors_are_refused(tensors: dict[str, np.ndarray], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        from_bytes(forged(None, **tensors))
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "not a charrnn checkpoint"),
+        (b"\x80\x04\x95pickle, of all things", "not a charrnn checkpoint"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(100), "not a charrnn checkpoint"),
+        (b"PK\x03\x04" + bytes(100), "not a charrnn checkpoint"),
+        ((2**63).to_bytes(8, "little") + b"{}", "header"),
+        ((10**6).to_bytes(8, "little") + b"{}", "truncated"),
+        ((100_000).to_bytes(8, "little") + b"{" + b'"a":{' * 19_999 + bytes(10_000), "not JSON"),
+        ((13).to_bytes(8, "little") + b'{"a":1,"a":1}', "stands twice"),
+        ((9).to_bytes(8, "little") + b'{"a":NaN}', "NaN"),
+        (safetensors_save({"a": np.zeros(1)}), "not one that charrnn"),
+    ],
+)
+def test_other_files_are_refused(data: bytes, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        from_bytes(data)
+
+
+def test_what_is_no_file_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    for path in (tmp_path / "fifo", tmp_path, Path("/dev/zero"), tmp_path / "absent"):
+        with pytest.raises(CharrnnError):
+            load(path)
+
+
+def test_a_failed_write_keeps_the_old_file_and_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "x"
+    write_atomically(path, b"old")
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        write_atomically(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["x"]

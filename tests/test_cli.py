@@ -1,0 +1,283 @@
+"""The command line: what it imports, its help, its answers to wrong calls, its streams."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import PROJECT, Command, environment
+
+from charrnn import __version__
+
+HEAVY = ("tensorflow", "keras", "matplotlib", "rich")
+
+
+# --- start -----------------------------------------------------------------------------------
+
+
+def imported_by(folder: Path, *args: str) -> set[str]:
+    """The top-level modules that a command has imported when it ends."""
+    code = (
+        "import sys, atexit\n"
+        "atexit.register(lambda: print('MODULES', *{m.split('.')[0] for m in sys.modules}, file=sys.stderr))\n"
+        f"sys.argv = ['charrnn', *{args!r}]\n"
+        "from charrnn.cli import main\n"
+        "main()\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, env=environment(), check=False
+    )
+    [line] = [line for line in result.stderr.splitlines() if line.startswith("MODULES")]
+    return set(line.split()[1:])
+
+
+@pytest.mark.parametrize(
+    ("args", "allowed"),
+    [
+        (("--help",), ()),
+        (("--version",), ()),
+        (("train", "--help"), ()),
+        (("sample", "--length", "5"), ("numpy",)),
+        (("sample", "--checkpoint", "absent"), ("numpy",)),
+        (("train", "absent.txt"), ("numpy",)),
+        (("train", "small.txt"), ("numpy",)),  # finished: nothing to do
+        (("plot-loss", "--out", os.devnull + ".png"), ("numpy", "matplotlib")),
+    ],
+)
+def test_light_commands_stay_light(trained: Path, args: tuple[str, ...], allowed: tuple[str, ...]) -> None:
+    modules = imported_by(trained, *args)
+    assert "click" in modules
+    assert not modules & ({*HEAVY, "numpy", "safetensors"} - set(allowed))
+
+
+@pytest.mark.parametrize("args", [("--help",), ("train", "--help"), ("sample", "-h"), ("plot-loss", "--help")])
+def test_every_command_has_help(charrnn: Command, args: tuple[str, ...]) -> None:
+    result = charrnn(*args)
+    assert result.returncode == 0
+    assert result.stdout.startswith("Usage: charrnn")
+    assert result.stderr == ""
+    assert max(map(len, result.stdout.splitlines())) <= 80
+
+
+def test_version(charrnn: Command) -> None:
+    assert charrnn("--version").stdout == f"charrnn {__version__}\n"
+
+
+def test_the_installed_command_is_the_module(tmp_path: Path) -> None:
+    command = Path(sys.executable).parent / "charrnn"
+    result = subprocess.run([command, "--version"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert result.stdout == f"charrnn {__version__}\n"
+
+
+def test_the_commands_help_in_docs_is_current() -> None:
+    """Regenerate with: python scripts/write_command_docs.py."""
+    result = subprocess.run(
+        [sys.executable, PROJECT / "scripts" / "write_command_docs.py", "--check"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+
+
+# --- wrong calls and bad input ---------------------------------------------------------------
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def bad_input(tmp_path: Path) -> Path:
+    (tmp_path / "folder").mkdir()
+    for name, data in {
+        "empty.txt": b"",
+        "one.txt": b"x",
+        "binary.bin": bytes(range(256)) * 50,
+        "nul.txt": b"text\0text" * 100,
+        "latin.txt": b"caf\xe9 " * 100,
+        "good.txt": b"A good text. " * 200,
+        "truncated.safetensors": (1000).to_bytes(8, "little") + b'{"a"',
+        "other.safetensors": b"\x80\x04 a pickle, say",
+        "prime.txt": b"\xff\xfe\xff",
+    }.items():
+        (tmp_path / name).write_bytes(data)
+    return tmp_path
+
+
+WRONG_CALLS = [
+    # arguments, exit code, what the message says
+    (["train", "absent.txt"], 2, "absent.txt: no such file"),
+    (["train", "folder"], 2, "folder: is a directory"),
+    (["train", "empty.txt"], 1, "empty.txt: empty"),
+    (["train", "one.txt"], 1, "72 characters are the least"),
+    (["train", "binary.bin"], 1, "--vocabulary bytes"),
+    (["train", "nul.txt"], 1, "NUL at offset 4"),
+    (["train", "latin.txt"], 1, "byte 0xe9 at offset 3 (line 1)"),
+    (["train", "good.txt", "absent.txt"], 2, "absent.txt: no such file"),
+    (["train", "good.txt", "--units", "0"], 2, "--units"),
+    (["train", "good.txt", "--dropout", "1"], 2, "--dropout"),
+    (["train", "good.txt", "--learning-rate", "nan"], 2, "--learning-rate"),
+    (["train", "good.txt", "--epochs", "1", "--minutes", "1"], 2, "exclude each other"),
+    (["train", "good.txt", "--minutes", "0"], 2, "--minutes"),
+    (["train", "good.txt", "--cell", "transformer"], 2, "'lstm', 'gru', 'rnn'"),
+    (["train", "good.txt", "--encoding", "klingon"], 2, "klingon"),
+    (["train", "good.txt", "--name", "a/b"], 2, "--name"),
+    (["train", "good.txt", "--checkpoints-dir", "good.txt"], 1, "cannot be written to"),
+    (["train", "good.txt", "--unit", "5"], 2, "--units"),
+    (["train"], 2, "FILE"),
+    (["sample"], 1, "no runs in checkpoints/ yet"),
+    (["sample", "--checkpoint", "absent"], 1, "absent: no such run"),
+    (["sample", "--checkpoint", "absent.safetensors"], 1, "absent.safetensors: no such checkpoint"),
+    (["sample", "--checkpoint", "truncated.safetensors"], 1, "truncated"),
+    (["sample", "--checkpoint", "other.safetensors"], 1, "not a charrnn checkpoint"),
+    (["sample", "--checkpoint", "good.txt"], 1, "not a charrnn checkpoint"),
+    (["sample", "--temperature", "-1"], 2, "--temperature"),
+    (["sample", "--temperature", "nan"], 2, "--temperature"),
+    (["sample", "--temperature", "inf"], 2, "--temperature"),
+    (["sample", "--top-p", "0"], 2, "--top-p"),
+    (["sample", "--top-p", "1.5"], 2, "--top-p"),
+    (["sample", "--top-k", "0"], 2, "--top-k"),
+    (["sample", "--length", "-1"], 2, "--length"),
+    (["sample", "--prime", "a", "--prime-file", "good.txt"], 2, "exclude each other"),
+    (["sample", "--temprature", "1"], 2, "--temperature"),
+    (["plot-loss"], 1, "no runs in checkpoints/ yet"),
+    (["plot-los"], 2, "plot-los"),
+]
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "says"), WRONG_CALLS, ids=lambda value: " ".join(value) if isinstance(value, list) else ""
+)
+def test_bad_input_is_answered_in_one_line_and_nothing_is_written(
+    bad_input: Path, charrnn: Command, args: list[str], code: int, says: str
+) -> None:
+    before = files(bad_input)
+    result = charrnn(*args)
+    assert result.returncode == code, result.stderr
+    assert result.stdout == ""
+    *hint, message = result.stderr.splitlines()
+    assert message.startswith("Error: ")
+    assert says in message
+    assert "Traceback" not in result.stderr
+    assert all(line.startswith(("Usage:", "Try ")) or not line for line in hint), hint
+    assert bool(hint) == (code == 2)
+    assert files(bad_input) == before
+
+
+def test_debug_shows_where(bad_input: Path, charrnn: Command) -> None:
+    result = charrnn("sample", "--checkpoint", "other.safetensors", "--debug")
+    assert result.returncode == 1
+    assert "Traceback" in result.stderr
+
+
+@pytest.mark.skipif(not hasattr(os, "setuid"), reason="needs Unix users")
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["train", "secret.txt"], "secret.txt: no permission to read it"),
+        (["train", "good.txt", "--checkpoints-dir", "locked"], "locked/good: cannot be written to: Permission denied"),
+        (["sample", "--checkpoint", "secret.safetensors"], "secret.safetensors: cannot be read: Permission denied"),
+    ],
+)
+def test_missing_permissions_are_said(bad_input: Path, args: list[str], says: str) -> None:
+    (bad_input / "locked").mkdir(mode=0o555)
+    for name in ("secret.txt", "secret.safetensors"):
+        (bad_input / name).write_bytes(b"x" * 1000)
+        (bad_input / name).chmod(0)
+    # Root may read everything: become nobody once everything is imported (the environment may be root's own).
+    code = (
+        "import os, sys, click.exceptions, click.formatting, charrnn.planning, charrnn.network, charrnn.sampling\n"
+        "from charrnn.cli import main\n"
+        "'x'.encode('utf-32-le')\n"
+        "if os.geteuid() == 0: os.setuid(65534)\n"
+        "main()\n"
+    )
+    if os.geteuid() == 0:
+        for folder in (bad_input, *bad_input.parents):
+            if folder.stat().st_uid == os.geteuid() and folder.name.startswith(("pytest", "test_")):
+                folder.chmod(0o755)
+    result = subprocess.run(
+        [sys.executable, "-c", code, *args],
+        cwd=bad_input,
+        capture_output=True,
+        text=True,
+        env=environment(),
+        check=False,
+    )
+    assert result.returncode == 1, result.stderr
+    assert result.stderr.startswith("Error: ")
+    assert says in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+# --- sample's streams ------------------------------------------------------------------------
+
+
+def test_the_text_alone_goes_to_stdout(trained: Path, charrnn: Command) -> None:
+    where = ("--checkpoints-dir", trained / "checkpoints")
+    result = charrnn("sample", *where, "--prime", "The ferry", "--length", "100", "--seed", "1")
+    assert result.stdout.startswith("The ferry")
+    assert len(result.stdout) == 109
+    assert result.stderr == ""
+    assert charrnn("sample", *where, "--prime", "The ferry", "--length", "100", "--seed", "1").stdout == result.stdout
+
+
+def test_a_fresh_seed_is_named_and_gives_the_same_text_again(trained: Path, charrnn: Command) -> None:
+    where = ("--checkpoints-dir", trained / "checkpoints", "--length", "80")
+    first = charrnn("sample", *where)
+    word, seed = first.stderr.split()
+    assert word == "seed"
+    assert charrnn("sample", *where, "--seed", seed).stdout == first.stdout
+    assert charrnn("sample", *where).stdout != first.stdout
+
+
+def test_the_folder_of_runs_comes_from_the_environment(trained: Path, charrnn: Command) -> None:
+    folder = str(trained / "checkpoints")
+    assert charrnn("sample", "--seed", "1", CHARRNN_CHECKPOINTS_DIR=folder).returncode == 0
+
+
+def test_a_prime_comes_from_a_file_or_from_standard_input(trained: Path, charrnn: Command, tmp_path: Path) -> None:
+    where = ("--checkpoints-dir", trained / "checkpoints", "--seed", "1", "--length", "40")
+    (tmp_path / "prime.txt").write_bytes("\ufeffThe “bell”\r\n".encode())
+    from_file = charrnn("sample", *where, "--prime-file", "prime.txt")
+    from_stdin = charrnn("sample", *where, "--prime-file", "-", input='The "bell"\n')
+    assert from_file.stdout.startswith('The "bell"\n')
+    assert from_file.stdout == from_stdin.stdout
+    assert "mapped 2 typographic characters" in from_file.stderr
+    result = charrnn("sample", *where, "--prime-file", "absent")
+    assert result.returncode == 2
+    assert "absent: no such file" in result.stderr
+
+
+def test_an_unknown_character_of_the_prime_is_refused_unless_told(trained: Path, charrnn: Command) -> None:
+    where = ("--checkpoints-dir", trained / "checkpoints", "--seed", "1", "--length", "0")
+    result = charrnn("sample", *where, "--prime", "caf\u00e9")
+    assert result.returncode == 2
+    assert "'\u00e9' at position 4 (nearest: 'e')" in result.stderr
+    assert charrnn("sample", *where, "--prime", "caf\u00e9", "--unknown", "skip").stdout == "caf"
+    assert charrnn("sample", *where, "--prime", "caf\u00e9", "--unknown", "replace").stdout == "cafe"
+
+
+def test_a_reader_that_has_enough_ends_it_quietly(trained: Path) -> None:
+    result = subprocess.run(
+        f"'{sys.executable}' -m charrnn sample --length 100000 --seed 1 | head -c 100; echo ${{PIPESTATUS[0]}}",
+        shell=True, executable="/bin/bash", cwd=trained, capture_output=True, text=True, env=environment(), check=True,
+    )  # fmt: skip
+    assert len(result.stdout.rstrip("\n")) >= 101
+    assert result.stdout.endswith("0\n")
+    assert result.stderr == ""
+
+
+def test_a_c_locale_writes_utf8(trained: Path, charrnn: Command, tmp_path: Path) -> None:
+    (tmp_path / "x.txt").write_text("äöü ß " * 200, encoding="utf-8")
+    options = ("--units", "8", "--epochs", "1")
+    env = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    result = charrnn("train", "x.txt", *options, **env)
+    assert result.returncode == 0, result.stderr
+    result = charrnn("sample", "--length", "50", "--seed", "1", **env)
+    assert result.returncode == 0, result.stderr
+    assert set(result.stdout) <= set("äöü ß ")

@@ -1,0 +1,69 @@
+"""The Keras model that is trained."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from charrnn.backend import keras, tf
+from charrnn.model import CharacterModel
+from charrnn.network import NetworkConfig, weight_shapes
+
+CONFIG = NetworkConfig(50, 12, 20, 2, "lstm")
+IDS = np.random.default_rng(0).integers(0, 50, (4, 15)).astype(np.int32)
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
+def test_weights_have_the_names_and_shapes_that_checkpoints_keep(cell: str) -> None:
+    config = NetworkConfig(50, 12, 20, 2, cell)
+    model = CharacterModel(config, dropout=0.0, seed=1)
+    assert {name: array.shape for name, array in model.to_numpy().items()} == weight_shapes(config)
+    assert len(model.trainable_variables) == len(weight_shapes(config))
+
+
+def test_logits_are_those_of_stock_keras_layers() -> None:
+    model = CharacterModel(CONFIG, dropout=0.0, seed=1)
+    stock = keras.Sequential(
+        [
+            keras.layers.Embedding(50, 12),
+            keras.layers.LSTM(20, return_sequences=True),
+            keras.layers.LSTM(20, return_sequences=True),
+            keras.layers.Dense(50),
+        ]
+    )
+    stock.build((4, 15))
+    stock.set_weights(list(model.to_numpy().values()))
+    logits, _ = model(IDS, model.zero_state(4))
+    np.testing.assert_allclose(logits, stock(IDS), rtol=0, atol=1e-6)
+
+
+def test_initial_weights_are_a_function_of_the_seed() -> None:
+    one, same, other = (CharacterModel(CONFIG, dropout=0.0, seed=seed).to_numpy() for seed in (1, 1, 2))
+    assert all((one[name] == same[name]).all() for name in one)
+    assert (one["embedding"] != other["embedding"]).any()
+
+
+def test_dropout_is_a_function_of_its_seed_and_off_without_one() -> None:
+    model = CharacterModel(CONFIG, dropout=0.5, seed=1)
+    state = model.zero_state(4)
+
+    def logits(seed: list[int] | None) -> np.ndarray:
+        return np.array(model(IDS, state, dropout_seed=None if seed is None else tf.constant(seed))[0])
+
+    assert (logits([1, 7]) == logits([1, 7])).all()
+    assert (logits([1, 7]) != logits([1, 8])).any()
+    undropped = CharacterModel(CONFIG, dropout=0.0, seed=1)(IDS, state)[0]
+    np.testing.assert_allclose(logits(None), undropped, rtol=0, atol=1e-6)
+
+
+def test_dropout_drops_its_share_and_keeps_the_mean() -> None:
+    config = NetworkConfig(2, 4, 1000, 1, "lstm")
+    model = CharacterModel(config, dropout=0.3, seed=1)
+    dropped: list[np.ndarray] = []
+    model.softmax = lambda outputs: dropped.append(np.array(outputs)) or outputs
+    ids = np.ones((2, 10), np.int32)
+    model(ids, model.zero_state(2))
+    model(ids, model.zero_state(2), dropout_seed=tf.constant([1, 1]))
+    whole, masked = dropped
+    assert (masked == 0).mean() == pytest.approx(0.3, abs=0.02)
+    np.testing.assert_allclose(masked[masked != 0], whole[masked != 0] / 0.7, rtol=1e-5)

@@ -1,0 +1,70 @@
+"""Defaults sized to the text, and what a call of train comes to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from charrnn import CharrnnError
+from charrnn.data import steps_per_epoch
+from charrnn.planning import Job, default_settings, plan_training
+
+GIVEN = {"vocabulary": "ascii"}
+
+
+@pytest.mark.parametrize("characters", [64, 100, 1_000, 10_000, 75_000, 300_000, 1_000_000, 10**9])
+def test_defaults_give_every_text_something_to_do(characters: int) -> None:
+    settings = default_settings(characters, GIVEN)
+    assert steps_per_epoch(characters, settings.batch_size, settings.seq_length) >= 1
+    assert settings.epochs is not None
+    assert settings.epochs >= 1
+
+
+def test_a_small_text_gets_a_small_network_and_narrow_batches() -> None:
+    small, large = default_settings(20_000, GIVEN), default_settings(2_000_000, GIVEN)
+    assert (small.units, large.units) == (128, 256)
+    assert small.batch_size < large.batch_size
+    assert steps_per_epoch(20_000, small.batch_size, small.seq_length) >= 32
+
+
+def test_what_is_given_is_taken_as_it_is() -> None:
+    tutorial = {
+        "embedding": 256, "units": 512, "layers": 1, "seq_length": 100, "batch_size": 64, "learning_rate": 0.001,
+        "epochs": 10, "cell": "lstm", "dropout": 0.0, "seed": 4,
+    }  # fmt: skip
+    settings = default_settings(1_000_000, {**GIVEN, **tutorial})
+    assert {name: getattr(settings, name) for name in tutorial} == tutorial
+
+
+def test_minutes_take_the_place_of_epochs() -> None:
+    settings = default_settings(1_000_000, {**GIVEN, "minutes": 5.0})
+    assert (settings.epochs, settings.minutes) == (None, 5.0)
+
+
+def test_a_text_that_is_too_short_is_told_the_least_that_is_not(tmp_path: Path) -> None:
+    with pytest.raises(CharrnnError, match="72 characters are the least"):
+        default_settings(63, GIVEN)
+    path = tmp_path / "x.txt"
+    for length, enough in ((71, False), (72, True)):
+        path.write_text("ab" * (length // 2) + "a" * (length % 2))
+        if enough:
+            assert isinstance(plan_training([str(path)], {}, None, str(tmp_path), False, print), Job)
+        else:
+            with pytest.raises(CharrnnError):
+                plan_training([str(path)], {}, None, str(tmp_path), False, print)
+
+
+def test_the_command_that_continues_can_be_typed(tmp_path: Path) -> None:
+    odd = tmp_path / "two words; 'quoted'.txt"
+    odd.write_text("text " * 100)
+    job = plan_training([str(odd)], {}, None, "checkpoints", False, print)
+    assert isinstance(job, Job)
+    assert job.run.name == "two words; 'quoted'"
+    import shlex
+
+    assert shlex.split(job.command) == ["charrnn", "train", str(odd)]
+    job = plan_training([str(odd)], {}, "n", "elsewhere", False, print)
+    assert isinstance(job, Job)
+    assert shlex.split(job.command)[3:] == ["--name", "n", "--checkpoints-dir", "elsewhere"]
+    assert job.sample_command == "charrnn sample --checkpoint n --checkpoints-dir elsewhere"

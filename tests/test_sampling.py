@@ -1,0 +1,160 @@
+"""From logits to text."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from charrnn import CharrnnError
+from charrnn.data import Vocabulary
+from charrnn.network import Network, NetworkConfig, weight_shapes
+from charrnn.sampling import Choice, encode_prime, generate, text_stream
+
+LOGITS = np.log(np.array([0.4, 0.05, 0.3, 0.1, 0.15], np.float32))
+
+
+def network_for(vocabulary: Vocabulary, seed: int = 0) -> Network:
+    config = NetworkConfig(len(vocabulary), 8, 16, 1, "lstm")
+    random = np.random.default_rng(seed)
+    return Network(config, {n: random.normal(0, 0.5, s).astype(np.float32) for n, s in weight_shapes(config).items()})
+
+
+def sample(vocabulary: Vocabulary, prime: str = "", length: int = 50, seed: int = 1, **choice: float) -> str:
+    ids = encode_prime(vocabulary, prime, None, lambda _: None)
+    new = generate(network_for(vocabulary), vocabulary, ids, length, Choice(**choice), seed)  # type: ignore[arg-type]
+    return "".join(text_stream(vocabulary, ids, new))
+
+
+@pytest.mark.parametrize(
+    ("choice", "expected"),
+    [
+        (Choice(1.0), [0.4, 0.05, 0.3, 0.1, 0.15]),
+        (Choice(0.5), [0.16, 0.0025, 0.09, 0.01, 0.0225]),  # squares, before normalising
+        (Choice(0), [1, 0, 0, 0, 0]),
+        (Choice(1e-300), [1, 0, 0, 0, 0]),
+        (Choice(1.0, top_k=2), [0.4, 0, 0.3, 0, 0]),
+        (Choice(1.0, top_k=100), [0.4, 0.05, 0.3, 0.1, 0.15]),
+        (Choice(1.0, top_p=0.6), [0.4, 0, 0.3, 0, 0]),
+        (Choice(1.0, top_p=0.71), [0.4, 0, 0.3, 0, 0.15]),
+        (Choice(1.0, top_p=1e-9), [1, 0, 0, 0, 0]),
+        (Choice(1.0, top_p=1.0), [0.4, 0.05, 0.3, 0.1, 0.15]),
+        (Choice(1.0, top_k=3, top_p=0.5), [0.4, 0, 0.3, 0, 0]),  # of 0.85 that are left, 0.4 is less than half
+        (Choice(2.0, top_k=1), [1, 0, 0, 0, 0]),
+    ],
+)
+def test_distributions_are_the_analytic_ones(choice: Choice, expected: list[float]) -> None:
+    np.testing.assert_allclose(choice.distribution(LOGITS), np.array(expected) / sum(expected), rtol=1e-5)
+
+
+def test_draws_follow_the_distribution() -> None:
+    """Chi-square over first characters: 20,000 draws, the 99.99 % quantile for 4 degrees of freedom is 23.5."""
+    vocabulary = Vocabulary("text", "abcde")
+    network = network_for(vocabulary)
+    ids = vocabulary.encode("a")
+    expected = Choice(1.3).distribution(network.forward(ids[None], network.zero_state())[0][0, -1])
+    draws = [next(generate(network, vocabulary, ids, 1, Choice(1.3), seed)) for seed in range(20_000)]
+    counts = np.bincount(draws, minlength=5)
+    assert (((counts - 20_000 * expected) ** 2) / (20_000 * expected)).sum() < 23.5
+
+
+def test_a_seed_gives_the_same_text_and_another_another() -> None:
+    vocabulary = Vocabulary.ascii()
+    assert sample(vocabulary, seed=5) == sample(vocabulary, seed=5) != sample(vocabulary, seed=6)
+
+
+def test_a_shorter_sample_is_the_start_of_a_longer_one() -> None:
+    assert sample(Vocabulary.ascii(), "x", length=80).startswith(sample(Vocabulary.ascii(), "x", length=30))
+
+
+def test_the_prime_comes_first_and_length_counts_new_characters() -> None:
+    text = sample(Vocabulary.ascii(), "Once ", length=20)
+    assert text.startswith("Once ")
+    assert len(text) == 25
+    assert sample(Vocabulary.ascii(), "Once ", length=0) == "Once "
+
+
+def test_without_a_prime_a_text_starts_as_after_a_newline() -> None:
+    assert "\n" + sample(Vocabulary.ascii()) == sample(Vocabulary.ascii(), "\n")
+    assert len(sample(Vocabulary("text", "ab"), length=9)) == 9  # there is no newline to start after
+
+
+def test_the_unknown_symbol_is_never_chosen() -> None:
+    vocabulary = Vocabulary.ascii()
+    network = network_for(vocabulary)
+    config = network.config
+    weights = {name: np.zeros(shape, np.float32) for name, shape in weight_shapes(config).items()}
+    assert vocabulary.unknown is not None
+    weights["softmax.bias"][vocabulary.unknown] = 20  # all but certain
+    for temperature in (0, 1.0):
+        ids = vocabulary.encode("a")
+        new = list(generate(Network(config, weights), vocabulary, ids, 200, Choice(temperature), 1))
+        assert vocabulary.unknown not in new
+
+
+def test_temperature_0_takes_the_likeliest_each_time() -> None:
+    vocabulary = Vocabulary("text", "abcdefgh")
+    network = network_for(vocabulary)
+    new = list(generate(network, vocabulary, vocabulary.encode("a"), 30, Choice(0), 1))
+    ids, state = np.array([[0]]), network.zero_state()
+    for id in new:
+        logits, state = network.forward(ids, state)
+        assert id == int(logits[0, -1].argmax())
+        ids = np.array([[id]])
+
+
+def test_a_long_prime_is_read_in_pieces_to_the_same_end() -> None:
+    vocabulary = Vocabulary("text", "abcdefgh")
+    network = network_for(vocabulary)
+    prime = np.random.default_rng(0).integers(0, 8, 3500).astype(np.uint8)
+    logits, _ = network.forward(prime[None], network.zero_state())
+    [first] = generate(network, vocabulary, prime, 1, Choice(0), 1)
+    assert first == int(logits[0, -1].argmax())
+
+
+# --- primes ----------------------------------------------------------------------------------
+
+WORDS = Vocabulary("text", "\n abcdeé")
+
+
+def test_unknown_characters_of_a_prime_are_named_with_place_and_nearest() -> None:
+    with pytest.raises(CharrnnError) as caught:
+        encode_prime(WORDS, "aX B\u4e00X", None, print)
+    message = str(caught.value)
+    assert "'X' at position 2," in message
+    assert "'B' at position 4 (nearest: 'b')" in message
+    assert "'\u4e00' at position 5" in message
+    assert message.count("'X'") == 1
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize(("unknown", "text"), [("skip", "a "), ("replace", "a b")])
+def test_unknown_characters_can_be_skipped_or_replaced_and_it_is_said(unknown: str, text: str) -> None:
+    told: list[str] = []
+    ids = encode_prime(WORDS, "aX B", unknown, told.append)
+    assert "".join(map(WORDS.decoder(), ids)) == text
+    assert "2 characters unknown" in told[0]
+    assert "'X' left out" in told[0]
+
+
+def test_an_ascii_model_replaces_what_has_no_neighbour_by_its_unknown_symbol() -> None:
+    vocabulary = Vocabulary.ascii()
+    assert encode_prime(vocabulary, "\u4e00", "replace", lambda _: None).tolist() == [vocabulary.unknown]
+
+
+def test_a_prime_is_normalised_as_the_training_text_was() -> None:
+    told: list[str] = []
+    ids = encode_prime(Vocabulary.ascii(), "\u201cso\u201d\r\n", None, told.append)
+    assert "".join(map(Vocabulary.ascii().decoder(), ids)) == '"so"\n'
+    assert len(told) == 2
+
+
+def test_a_prime_of_bytes_is_taken_as_it_is() -> None:
+    assert encode_prime(Vocabulary.bytes(), "\u00e9\udc80", None, print).tolist() == [0xC3, 0xA9, 0x80]
+
+
+def test_sampling_speaks_any_script() -> None:
+    text = sample(Vocabulary("text", "\U0001f600\u0301אבغ漢"), "漢", length=40)
+    assert len(text) == 41
+    assert math.isfinite(len(text.encode()))

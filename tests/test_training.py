@@ -1,0 +1,325 @@
+"""Training through the real command: what it writes, how it stops and goes on."""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import SMALL, Command, environment
+
+from charrnn import checkpoint
+from charrnn.data import WARM_UP, read_corpus
+from charrnn.network import Network
+from charrnn.runs import Report, Run
+
+COLUMNS = ["step", "epoch", "train_loss", "val_loss", "learning_rate", "seconds", "chars_per_second"]
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    with open(folder / "history.csv", newline="") as file:
+        reader = csv.DictReader(file)
+        assert reader.fieldnames == COLUMNS
+        return list(reader)
+
+
+def without_clock(folder: Path) -> list[tuple[str, ...]]:
+    return [tuple(row[column] for column in COLUMNS[:5]) for row in rows(folder)]
+
+
+# --- what a run leaves -----------------------------------------------------------------------
+
+
+def test_a_run_learns_and_leaves_its_three_files(trained: Path) -> None:
+    folder = trained / "checkpoints" / "small"
+    assert sorted(os.listdir(folder)) == ["best.safetensors", "history.csv", "last.safetensors"]
+    history = rows(folder)
+    losses = [float(row["val_loss"]) for row in history]
+    assert losses[-1] < losses[0] < math.log(98)
+    assert min(losses) < 2.8  # the letters' frequencies alone need 3
+    last, best = checkpoint.load(folder / "last.safetensors"), checkpoint.load(folder / "best.safetensors")
+    assert last.progress.step == last.progress.total_steps == int(history[-1]["step"])
+    assert best.progress.best_loss == pytest.approx(min(losses), abs=1e-6)
+    assert best.training == {}
+    assert last.progress.finished
+
+
+def test_the_final_figure_is_one_sequential_pass_over_the_whole_part(trained: Path) -> None:
+    best = checkpoint.load(trained / "checkpoints" / "small" / "best.safetensors")
+    corpus = read_corpus([str(trained / "small.txt")])
+    start = corpus.validation_start
+    network = Network(best.config, best.weights)
+    _, state = network.loss(corpus.ids[start - 1 - WARM_UP : start], network.zero_state())
+    loss, _ = network.loss(corpus.ids[start - 1 :], state)
+    assert best.progress.final_loss == pytest.approx(loss / (len(corpus.ids) - start), rel=1e-6)
+    # It differs from the parallel streams' figure by their cold starts only.
+    assert best.progress.final_loss == pytest.approx(best.progress.best_loss, abs=0.1)
+
+
+def test_validation_in_streams_is_the_numpy_networks_loss(trained: Path) -> None:
+    """An independent reference: each stream read by the NumPy network from its warm-up on."""
+    from charrnn.planning import plan_training
+    from charrnn.training import Trainer
+
+    run = Run(trained / "checkpoints" / "small")
+    job = plan_training(
+        [str(trained / "small.txt")], {"epochs": 1, "units": 32, "embedding": 16}, "other", str(trained), False, print
+    )
+    assert not isinstance(job, str)
+    trainer = Trainer(job)
+    best = checkpoint.load(run.best)
+    trainer.model.from_numpy(best.weights)
+    inputs, targets, weights = trainer._validation
+    network = Network(best.config, best.weights)
+    logits, _ = network.forward(inputs, network.zero_state(len(inputs)))
+    scores = logits.astype(np.float64)
+    log_sum = np.log(np.exp(scores).sum(axis=-1))
+    losses = log_sum - np.take_along_axis(scores, targets[..., None], axis=-1)[..., 0]
+    assert trainer.validate() == pytest.approx(float((losses * weights).sum() / weights.sum()), abs=1e-4)
+
+
+def test_the_same_command_twice_gives_the_same_bytes(charrnn: Command, tmp_path: Path, tales: str) -> None:
+    (tmp_path / "small.txt").write_text(tales)
+    for folder in ("a", "b"):
+        options = ("--epochs", "1", "--dropout", "0.2", "--layers", "2", "--checkpoints-dir", folder)
+        assert charrnn("train", "small.txt", *SMALL, *options).returncode == 0
+    for name in ("best.safetensors", "last.safetensors"):
+        assert (tmp_path / "a/small" / name).read_bytes() == (tmp_path / "b/small" / name).read_bytes()
+
+
+def test_the_learning_rate_is_keras_cosine_after_a_linear_warm_up() -> None:
+    from charrnn.backend import keras
+    from charrnn.training import learning_rate_at
+
+    total, highest = 2000, 0.005
+    cosine = keras.optimizers.schedules.CosineDecay(highest, decay_steps=total - 100, alpha=0.05)
+    ours = [learning_rate_at(step, total, highest) for step in range(total)]
+    assert ours[:100] == pytest.approx([highest * (step + 1) / 100 for step in range(100)])
+    assert ours[100:] == pytest.approx([float(cosine(step)) for step in range(total - 100)], rel=1e-4)
+    assert learning_rate_at(0, 1, highest) == highest  # a run of one step has no time to warm up
+
+
+def test_an_update_is_stock_keras_on_the_same_batches(trained: Path) -> None:
+    """Five updates with carried state, against stock layers with `stateful=True` and `train_on_batch`."""
+    from charrnn.backend import keras
+    from charrnn.planning import plan_training
+    from charrnn.training import CLIP_NORM, Trainer
+
+    given = {"epochs": 1, "units": 24, "embedding": 8, "layers": 2, "batch_size": 4, "seq_length": 20}
+    job = plan_training([str(trained / "small.txt")], given, "other", str(trained), False, print)
+    assert not isinstance(job, str)
+    trainer = Trainer(job)
+    stock = keras.Sequential(
+        [
+            keras.layers.Embedding(98, 8),
+            keras.layers.LSTM(24, return_sequences=True, stateful=True),
+            keras.layers.LSTM(24, return_sequences=True, stateful=True),
+            keras.layers.Dense(98),
+        ]
+    )
+    stock.build((4, 20))
+    stock.set_weights(list(trainer.model.to_numpy().values()))
+    stock.compile(
+        keras.optimizers.Adam(0.003, global_clipnorm=CLIP_NORM),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+    )
+    batches = trainer.batches(0)
+    for step in range(5):
+        batch = next(batches)
+        ours = trainer.update(step, 0.003, batch)
+        theirs = stock.train_on_batch(*batch)
+        assert ours == pytest.approx(float(theirs), abs=1e-5)
+    for (name, weight), reference in zip(trainer.model.to_numpy().items(), stock.get_weights(), strict=True):
+        np.testing.assert_allclose(weight, reference, rtol=0, atol=2e-4, err_msg=name)
+
+
+# --- stopping and going on -------------------------------------------------------------------
+
+
+def start(folder: Path, *args: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "charrnn", "train", "small.txt", *args],
+        cwd=folder,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
+    )
+
+
+def wait_for_step(folder: Path, step: int, timeout: float = 60) -> None:
+    """Wait until a run's history has a row for some step at or after this one."""
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        if (folder / "history.csv").exists() and any(int(row["step"]) >= step for row in rows(folder)):
+            return
+        time.sleep(0.01)
+    raise AssertionError("the run did not get there in time")
+
+
+@pytest.mark.parametrize(("stop", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
+def test_a_stopped_run_continued_ends_in_the_same_bytes(
+    tmp_path: Path, charrnn: Command, tales: str, stop: signal.Signals, code: int
+) -> None:
+    (tmp_path / "small.txt").write_text(tales)
+    options = (*SMALL, "--epochs", "12", "--dropout", "0.2", "--seed", "3")
+    assert charrnn("train", "small.txt", *options, "--checkpoints-dir", "whole").returncode == 0
+    process = start(tmp_path, *options)
+    wait_for_step(tmp_path / "checkpoints/small", 100)
+    process.send_signal(stop)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == code
+    if stop != signal.SIGKILL:
+        assert stderr.splitlines()[-1].endswith("continue with: charrnn train small.txt")
+    stopped_at = checkpoint.load(tmp_path / "checkpoints/small/last.safetensors").progress
+    assert 0 < stopped_at.step < stopped_at.total_steps
+
+    result = charrnn("train", "small.txt")
+    assert result.returncode == 0
+    assert f"at step {stopped_at.step:,} of {stopped_at.total_steps:,}" in result.stderr
+    whole, continued = tmp_path / "whole/small", tmp_path / "checkpoints/small"
+    for name in ("best.safetensors", "last.safetensors"):
+        assert (continued / name).read_bytes() == (whole / name).read_bytes()
+    assert without_clock(continued) == without_clock(whole)
+
+
+def test_a_finished_run_says_so_and_changes_nothing(trained: Path, charrnn: Command) -> None:
+    folder = trained / "checkpoints"
+    before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in (folder / "small").iterdir()}
+    result = charrnn("train", trained / "small.txt", "--checkpoints-dir", folder)
+    assert result.returncode == 0
+    [line] = result.stderr.splitlines()
+    assert "is finished" in line
+    assert "--fresh" in line
+    assert before == {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in (folder / "small").iterdir()}
+
+
+def test_other_options_and_another_text_are_refused_by_name(trained: Path, charrnn: Command, tmp_path: Path) -> None:
+    where = ("--checkpoints-dir", trained / "checkpoints")
+    result = charrnn("train", trained / "small.txt", *where, "--units", "64", "--layers", "1", "--minutes", "2")
+    assert result.returncode == 1
+    assert "was started with --units 32, --epochs 4, not --units 64, --minutes 2" in result.stderr
+    (tmp_path / "small.txt").write_text("Another text. " * 1000)
+    result = charrnn("train", "small.txt", *where)
+    assert result.returncode == 1
+    assert "trains on another text (20,000 characters; small.txt has 14,000)" in result.stderr
+
+
+def test_fresh_starts_over_and_keeps_the_old_run(tmp_path: Path, charrnn: Command, tales: str) -> None:
+    (tmp_path / "small.txt").write_text(tales[:4000])
+    options = (*SMALL, "--epochs", "1")
+    assert charrnn("train", "small.txt", *options).returncode == 0
+    old = (tmp_path / "checkpoints/small/last.safetensors").read_bytes()
+    result = charrnn("train", "small.txt", *options, "--seed", "9", "--fresh")
+    assert result.returncode == 0
+    assert "kept as checkpoints/small-1" in result.stderr
+    assert (tmp_path / "checkpoints/small-1/last.safetensors").read_bytes() == old
+    assert checkpoint.load(tmp_path / "checkpoints/small/last.safetensors").settings.seed == 9
+
+
+def test_history_after_the_checkpoint_is_cut(tmp_path: Path, charrnn: Command, tales: str) -> None:
+    (tmp_path / "small.txt").write_text(tales)
+    process = start(tmp_path, *SMALL, "--epochs", "12")
+    run = Run(tmp_path / "checkpoints/small")
+    wait_for_step(run.folder, 60)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    ghost = Report(10**6, 1e4, 0.1, 0.1, 0.1, 1e5, 1.0)
+    run.write_history([*run.read_history(), ghost])
+    assert charrnn("train", "small.txt").returncode == 0
+    assert all(report.step < 10**6 for report in run.read_history())
+
+
+def test_a_loss_that_is_no_number_ends_the_run_and_spares_what_was_saved(
+    tmp_path: Path, charrnn: Command, tales: str
+) -> None:
+    (tmp_path / "small.txt").write_text(tales)
+    result = charrnn("train", "small.txt", *SMALL, "--cell", "rnn", "--learning-rate", "1e38")
+    assert result.returncode == 1
+    assert "no longer a number at step" in result.stderr.splitlines()[-1]
+    assert "--learning-rate lower" in result.stderr
+    checkpoint.load(tmp_path / "checkpoints/small/last.safetensors")  # raises if a weight is not finite
+
+
+# --- options ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cell", ["gru", "rnn"])
+def test_other_cells_train_and_sample(tmp_path: Path, charrnn: Command, tales: str, cell: str) -> None:
+    (tmp_path / "small.txt").write_text(tales[:6000])
+    result = charrnn("train", "small.txt", *SMALL, "--epochs", "2", "--cell", cell, "--layers", "2")
+    assert result.returncode == 0, result.stderr
+    assert f"2 x 32 {cell.upper()}" in result.stderr
+    assert len(charrnn("sample", "--prime", "The ", "--length", "30", "--seed", "1").stdout) == 34
+
+
+def test_minutes_are_kept(tmp_path: Path, charrnn: Command, tales: str) -> None:
+    (tmp_path / "small.txt").write_text(tales)
+    start_of_call = time.monotonic()
+    result = charrnn("train", "small.txt", *SMALL, "--minutes", "0.15")
+    assert result.returncode == 0, result.stderr
+    seconds = time.monotonic() - start_of_call
+    assert 5 < seconds < 60  # nine, and the start of TensorFlow: a wrong unit would not pass, a busy machine does
+    saved = checkpoint.load(tmp_path / "checkpoints/small/last.safetensors")
+    assert saved.settings.minutes == 0.15
+    assert saved.settings.epochs is None
+    assert saved.progress.step == saved.progress.total_steps > 20
+
+
+def test_a_file_of_twenty_lines_trains_and_a_shorter_one_is_told_the_minimum(tmp_path: Path, charrnn: Command) -> None:
+    (tmp_path / "short.txt").write_text("A short line.\n" * 20)
+    assert charrnn("train", "short.txt", "--epochs", "1").returncode == 0
+    result = charrnn("train", "short.txt", "--epochs", "1", "--name", "x", "--batch-size", "64", "--seq-length", "100")
+    assert result.returncode == 1
+    assert "7,112 characters are the least" in result.stderr
+    (tmp_path / "short.txt").write_text("A short line.\n" * 508)  # 7,112 characters
+    result = charrnn(
+        "train", "short.txt", "--epochs", "1", "--units", "8", "--batch-size", "64", "--seq-length", "100", "--fresh"
+    )
+    assert result.returncode == 0, result.stderr
+
+
+def test_standard_input_is_read_and_needs_a_name(tmp_path: Path, charrnn: Command, tales: str) -> None:
+    result = charrnn("train", "-", input=tales[:3000])
+    assert result.returncode == 2
+    assert "--name" in result.stderr
+    result = charrnn("train", "-", "--name", "piped", *SMALL, "--epochs", "1", input=tales[:3000])
+    assert result.returncode == 0
+    assert (tmp_path / "checkpoints/piped/best.safetensors").exists()
+
+
+def test_raw_bytes_train_and_sample(tmp_path: Path, charrnn: Command) -> None:
+    (tmp_path / "noise.bin").write_bytes("žluťoučký kůň \0".encode() * 300)
+    result = charrnn("train", "noise.bin", "--vocabulary", "bytes", *SMALL, "--epochs", "20")
+    assert result.returncode == 0, result.stderr
+    result = charrnn("sample", "--prime", "žluť", "--length", "60", "--temperature", "0")
+    assert result.stdout.startswith("žluť")
+    assert "\ufffd" not in result.stdout[:20]
+
+
+def test_a_gpu_that_is_not_there_is_an_error_that_says_how_to_get_one(
+    tmp_path: Path, charrnn: Command, tales: str
+) -> None:
+    from charrnn.backend import tf
+
+    if tf.config.list_physical_devices("GPU"):
+        pytest.skip("there is a GPU")
+    (tmp_path / "small.txt").write_text(tales)
+    result = charrnn("train", "small.txt", "--device", "gpu")
+    assert result.returncode == 1
+    assert "charrnn[cuda]" in result.stderr
+    assert not (tmp_path / "checkpoints/small/last.safetensors").exists()
+
+
+def test_nothing_but_our_lines_reaches_stderr(tmp_path: Path, charrnn: Command, tales: str) -> None:
+    (tmp_path / "small.txt").write_text(tales[:3000])
+    result = charrnn("train", "small.txt", *SMALL, "--epochs", "1")
+    expected = ("small.txt: ", "training 1 x 32 LSTM", "epoch ", "validation loss of the best", "sample from it")
+    assert all(line.startswith(expected) for line in result.stderr.splitlines()), result.stderr
+    assert result.stdout == ""
