@@ -178,13 +178,15 @@ def test_debug_shows_where(bad_input: Path, charrnn: Command) -> None:
 @pytest.mark.parametrize(
     ("args", "says"),
     [
-        (["train", "secret.txt"], "secret.txt: no permission to read it"),
+        (["train", "secret.txt", "--checkpoints-dir", "open"], "secret.txt: no permission to read it"),
         (["train", "good.txt", "--checkpoints-dir", "locked"], "locked/good: cannot be written to: Permission denied"),
         (["sample", "--checkpoint", "secret.safetensors"], "secret.safetensors: cannot be read: Permission denied"),
     ],
 )
 def test_missing_permissions_are_said(bad_input: Path, args: list[str], says: str) -> None:
     (bad_input / "locked").mkdir(mode=0o555)
+    (bad_input / "open").mkdir()
+    (bad_input / "open").chmod(0o777)
     for name in ("secret.txt", "secret.safetensors"):
         (bad_input / name).write_bytes(b"x" * 1000)
         (bad_input / name).chmod(0)

@@ -77,7 +77,7 @@ def test_a_real_text_with_lone_cr_and_a_mark_has_lines_afterwards() -> None:
 
 
 def test_nuls_and_utf16_are_refused_with_what_to_do() -> None:
-    with pytest.raises(CharrnnError, match="NUL at offset 2.*--vocabulary bytes"):
+    with pytest.raises(CharrnnError, match=r"NUL at offset 2.*--vocabulary bytes"):
         decode("x", b"ab\0cd")
     with pytest.raises(CharrnnError, match="--encoding utf-16"):
         decode("x", "text".encode("utf-16"))
