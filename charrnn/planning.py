@@ -39,11 +39,12 @@ class Job:
     sample_command: str
 
 
-# A small text gets a small network and narrow batches: at least so many updates an epoch, so that
-# it learns something before it has seen the text too often.
+# A small text gets narrow batches: at least so many updates an epoch, so that it is learned before it
+# was seen too often; and dropout, against learning it by heart.
 _UPDATES_PER_EPOCH = 32
 _MIN_BATCH_SIZE, _MIN_SEQ_LENGTH = 2, 32
 _SMALL_TEXT = 300_000  # characters for training
+_TINY_TEXT = 30_000
 _TRAINED_CHARACTERS = 10_000_000  # in all epochs together
 _MAX_EPOCHS = 50
 
@@ -84,10 +85,10 @@ def default_settings(characters: int, given: Mapping[str, Any]) -> Settings:
         "encoding": "utf-8",
         "errors": "strict",
         "embedding": 64,
-        "units": 128 if characters < _SMALL_TEXT else 256,
+        "units": 128 if characters < _TINY_TEXT else 256,
         "layers": 1,
         "cell": "lstm",
-        "dropout": 0.0,
+        "dropout": 0.3 if characters < _SMALL_TEXT else 0.0,
         "learning_rate": 0.005,
         "epochs": None if "minutes" in given else min(_MAX_EPOCHS, max(1, round(_TRAINED_CHARACTERS / characters))),
         "minutes": None,

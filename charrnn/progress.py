@@ -21,9 +21,8 @@ def bits(nats: float) -> float:
 
 def _report_line(report: Report, total_steps: int, is_best: bool) -> str:
     return (
-        f"epoch {report.epoch:.2f}  step {report.step:,}/{total_steps:,}  train {report.train_loss:.4f}  "
-        f"val {report.val_loss:.4f} nats ({bits(report.val_loss):.3f} bits)  "
-        f"{report.chars_per_second:,.0f} chars/s{'  best so far' if is_best else ''}"
+        f"epoch {report.epoch:.2f}  step {report.step:,}/{total_steps:,}  train {report.train_loss:.3f}  "
+        f"val {report.val_loss:.3f} nats ({bits(report.val_loss):.3f} bits){'  best' if is_best else ''}"
     )
 
 
@@ -50,7 +49,7 @@ class ProgressDisplay:
 
     def report(self, report: Report, is_best: bool, sample: str | None) -> None:
         """A validation was made."""
-        self.note(_report_line(report, self._total_steps, is_best))
+        self.note(f"{_report_line(report, self._total_steps, is_best)}  {report.chars_per_second:,.0f} chars/s")
 
     @contextlib.contextmanager
     def final_pass(self, characters: int) -> Iterator[Advance]:
@@ -61,9 +60,8 @@ class ProgressDisplay:
         """The run is finished; `characters` were scored."""
         assert progress.final_loss is not None  # that is what finished means
         self.note(
-            f"validation loss of the best weights (step {progress.best_step:,}), one pass over all "
-            f"{characters:,} characters: {progress.final_loss:.4f} nats per character "
-            f"({bits(progress.final_loss):.3f} bits)"
+            f"validation loss over all {characters:,} characters in one pass: "
+            f"{progress.final_loss:.4f} nats ({bits(progress.final_loss):.3f} bits)"
         )
 
 
@@ -98,7 +96,7 @@ class LiveDisplay(ProgressDisplay):
         self._bar = Bar(
             TextColumn("{task.description}", table_column=Column(no_wrap=True)),
             BarColumn(bar_width=None),
-            TimeRemainingColumn(),
+            TimeRemainingColumn(compact=True, table_column=Column(no_wrap=True, min_width=5)),
             TextColumn("left", table_column=Column(no_wrap=True)),
             console=self._console,
             expand=True,

@@ -1,0 +1,43 @@
+"""What the benchmarks have in common: the machine's name and a model to measure."""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+
+import numpy as np
+
+from charrnn.checkpoint import Checkpoint, CorpusIdentity, Progress, Settings
+from charrnn.data import Vocabulary
+from charrnn.network import weight_shapes
+
+
+def machine() -> str:
+    """The processor, its cores, and the software that figures depend on."""
+    name = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                name = line.split(":")[1].strip()
+                break
+    software = f"{platform.system()}, Python {platform.python_version()}, NumPy {np.__version__}"
+    return f"{name}, {os.cpu_count()} cores, {software}"
+
+
+def untrained(layers: int, units: int, embedding: int = 64) -> Checkpoint:
+    """A checkpoint of an LSTM with random weights: as fast as a trained one."""
+    settings = Settings(
+        vocabulary="ascii", encoding="utf-8", errors="strict", embedding=embedding, units=units, layers=layers,
+        cell="lstm", dropout=0.0, batch_size=32, seq_length=64, learning_rate=0.005, epochs=1, minutes=None, seed=1,
+    )  # fmt: skip
+    vocabulary = Vocabulary.ascii()
+    random = np.random.default_rng(0)
+    weights = {
+        name: random.normal(0, 0.05, shape).astype(np.float32)
+        for name, shape in weight_shapes(settings.network(vocabulary)).items()
+    }
+    return Checkpoint(
+        settings, vocabulary, CorpusIdentity("0" * 64, 1000), Progress(1, 1, 1, 1, 3.0, 0.0, 0, 3.0), weights, {}
+    )
