@@ -15,7 +15,7 @@ CORPORA = PROJECT.parent / "shared" / "corpora"
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
-SMALL = ("--units", "32", "--embedding", "16", "--batch-size", "8", "--seq-length", "32")
+SMALL = ("--units", "32", "--embedding", "16", "--batch-size", "8", "--seq-length", "32", "--dropout", "0")
 """A network that trains on a few thousand characters in a second."""
 
 
