@@ -29,7 +29,7 @@ def _stderr_held_back() -> Iterator[None]:
         os.dup2(held.fileno(), 2)
         try:
             yield
-        except BaseException:
+        except Exception:
             held.seek(0)
             os.write(stderr, held.read())
             raise
@@ -40,12 +40,17 @@ def _stderr_held_back() -> Iterator[None]:
 
 os.environ["KERAS_BACKEND"] = "tensorflow"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-with _stderr_held_back():
-    # After TensorFlow, so that the variables above are read by it first.
-    import keras
-    import tensorflow as tf
+try:
+    with _stderr_held_back():
+        import keras
+        import tensorflow as tf
 
-    _GPUS = tf.config.list_physical_devices("GPU")
+        _GPUS = tf.config.list_physical_devices("GPU")
+except ImportError as error:
+    raise CharrnnError(
+        f"TensorFlow or Keras cannot be imported ({error}); install them anew: "
+        "python -m pip install --force-reinstall tensorflow keras"
+    ) from error
 
 __all__ = ["choose_device", "keras", "tf"]
 

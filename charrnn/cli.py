@@ -106,7 +106,7 @@ def cli() -> None:
 @click.option(
     "--dropout",
     type=_FiniteRange(0, 1, max_open=True),
-    help="Share of each recurrent layer's outputs dropped in training.  [default: 0; of a small text: 0.3]",
+    help="Share of each recurrent layer's outputs dropped in training.  [default: 0; of a small text: 0.5]",
 )
 @click.option(
     "--batch-size",
@@ -161,9 +161,6 @@ def train(
     with _waiting_for("loading TensorFlow"):
         from charrnn.progress import choose_display
         from charrnn.training import Stopped, train
-    if fresh and job.run.exists():
-        _note(f"the old run is kept as {job.run.set_aside().folder}")
-    job.run.prepare()
     try:
         train(job, device, choose_display())
     except Stopped as stopped:

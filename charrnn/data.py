@@ -347,7 +347,7 @@ def read_corpus(
         CharrnnError: files that cannot be read, decoded or are empty.
     """
     contents = read_bytes(files)
-    names = ", ".join(name for name, _ in contents)
+    names = ", ".join(name for name, _ in contents[:3]) + (f" and {len(contents) - 3:,} more" if contents[3:] else "")
     if not any(data for _, data in contents):
         raise CharrnnError(f"{names}: empty, there is nothing to train on")
     if kind == "bytes":

@@ -88,7 +88,7 @@ def default_settings(characters: int, given: Mapping[str, Any]) -> Settings:
         "units": 128 if characters < _TINY_TEXT else 256,
         "layers": 1,
         "cell": "lstm",
-        "dropout": 0.3 if characters < _SMALL_TEXT else 0.0,
+        "dropout": 0.5 if characters < _SMALL_TEXT else 0.0,
         "learning_rate": 0.005,
         "epochs": None if "minutes" in given else min(_MAX_EPOCHS, max(1, round(_TRAINED_CHARACTERS / characters))),
         "minutes": None,
@@ -123,6 +123,10 @@ def plan_training(
         if files[0] == "-":
             raise CharrnnError("reading standard input: name the run with --name", exit_code=2)
         name = Path(files[0]).stem.lstrip(".")
+    if given.get("vocabulary") == "bytes" and ("encoding" in given or "errors" in given):
+        raise CharrnnError(
+            "--vocabulary bytes reads the files' bytes as they are: leave --encoding and --errors out", exit_code=2
+        )
     run = run_named(name, folder)
     if "encoding" in given:
         given = {**given, "encoding": encoding_named(given["encoding"])}

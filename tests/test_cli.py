@@ -125,6 +125,7 @@ WRONG_CALLS = [
     (["train", "good.txt", "--minutes", "0"], 2, "--minutes"),
     (["train", "good.txt", "--cell", "transformer"], 2, "'lstm', 'gru', 'rnn'"),
     (["train", "good.txt", "--encoding", "klingon"], 2, "klingon"),
+    (["train", "binary.bin", "--vocabulary", "bytes", "--encoding", "latin-1"], 2, "--encoding"),
     (["train", "good.txt", "--name", "a/b"], 2, "--name"),
     (["train", "good.txt", "--checkpoints-dir", "good.txt"], 1, "cannot be written to"),
     (["train", "good.txt", "--unit", "5"], 2, "--units"),

@@ -24,7 +24,7 @@ def test_defaults_give_every_text_something_to_do(characters: int) -> None:
 def test_a_small_text_gets_a_small_network_dropout_and_narrow_batches() -> None:
     small, large = default_settings(20_000, GIVEN), default_settings(2_000_000, GIVEN)
     assert (small.units, large.units) == (128, 256)
-    assert (small.dropout, large.dropout) == (0.3, 0.0)
+    assert (small.dropout, large.dropout) == (0.5, 0.0)
     assert small.batch_size < large.batch_size
     assert steps_per_epoch(20_000, small.batch_size, small.seq_length) >= 32
 
