@@ -21,8 +21,9 @@ from typing import Any, TypeVar
 import numpy as np
 
 from charrnn import CharrnnError
-from charrnn.data import VOCABULARY_KINDS, Vocabulary
+from charrnn.data import Corpus
 from charrnn.network import GATES, Array, NetworkConfig, state_parts, weight_shapes
+from charrnn.vocabulary import VOCABULARY_KINDS, Vocabulary
 
 FORMAT_VERSION = 1
 _METADATA_KEY = "charrnn"
@@ -80,6 +81,11 @@ class CorpusIdentity:
 
     sha256: str
     characters: int
+
+    @staticmethod
+    def of(corpus: Corpus) -> CorpusIdentity:
+        """The identity of a corpus."""
+        return CorpusIdentity(corpus.sha256, len(corpus.ids))
 
 
 @dataclass(frozen=True)
@@ -141,7 +147,8 @@ def write_atomically(path: Path, data: bytes) -> None:
         with contextlib.suppress(FileNotFoundError):
             temporary.unlink()
         raise
-    if os.name == "posix":  # Windows cannot open a folder to make the renaming durable
+    # To make the renaming durable too. Windows cannot open a folder, some network file systems not sync it.
+    with contextlib.suppress(OSError):
         folder = os.open(path.parent, os.O_RDONLY)
         try:
             os.fsync(folder)
@@ -208,7 +215,7 @@ def from_bytes(data: bytes) -> Checkpoint:
     """Take a checkpoint file's content apart.
 
     Raises:
-        ValueError: it is not exactly what `to_bytes` writes for some checkpoint.
+        ValueError: it is not a whole checkpoint of this format.
     """
     if len(data) < 10 or data[8:9] != b"{":
         raise _FormatError("not a charrnn checkpoint (a .safetensors file that charrnn train wrote)")

@@ -8,13 +8,15 @@ import math
 import os
 import signal
 import sys
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterable, Iterator
 from types import SimpleNamespace
 from typing import Any, TypeVar
 
 import click
 
 from charrnn import CharrnnError, __version__
+from charrnn.messages import one_line, say, show_controls
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -37,7 +39,7 @@ class _Command(click.Command):
             return super().invoke(ctx)
         except CharrnnError as error:
             if error.exit_code == 2:
-                raise click.UsageError(_one_line(str(error)), ctx) from error
+                raise click.UsageError(one_line(str(error)), ctx) from error
             raise
 
 
@@ -65,30 +67,16 @@ _folder_option = click.option(
 )
 
 
-def _note(line: str) -> None:
-    click.echo(_one_line(line), err=True)
-
-
-def _one_line(text: str) -> str:
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
-def _show_controls(text: str) -> str:
-    from charrnn.progress import show_controls
-
-    return show_controls(text)
-
-
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, message="charrnn %(version)s")
 def cli() -> None:
-    r"""Train a character-level language model on any text file, and write new text from it.
+    """Train a character-level language model on any text file, and write new text from it.
 
     \b
     charrnn train text_data.txt
     charrnn sample --prime "The quick brown fox"
     charrnn plot-loss
-    """
+    """  # noqa: D301 - \\b is click's mark for lines that are not to be wrapped
 
 
 @cli.command()
@@ -152,9 +140,9 @@ def train(
     if options["epochs"] is not None and options["minutes"] is not None:
         raise click.UsageError("--epochs and --minutes exclude each other: give one of them.")
     given = {option: value for option, value in options.items() if value is not None}
-    job = plan_training(files, given, name, folder, fresh, _note)
+    job = plan_training(files, given, name, folder, fresh, device, say)
     if isinstance(job, str):
-        _note(job)
+        say(job)
         return
 
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
@@ -164,23 +152,25 @@ def train(
     try:
         train(job, device, choose_display())
     except Stopped as stopped:
-        _note(
+        say(
             f"stopped at step {stopped.progress.step:,} of {stopped.progress.total_steps:,} and saved; "
             f"continue with: {job.command}"
         )
         raise click.exceptions.Exit(128 + stopped.signal) from None
-    _note(f"sample from it with: {job.sample_command}")
+    say(f"sample from it with: {job.sample_command}")
 
 
 @contextlib.contextmanager
-def _waiting_for(what: str) -> Any:
+def _waiting_for(what: str) -> Iterator[None]:
     """Show what is waited for on a terminal, and take it away again."""
     on_terminal = sys.stderr is not None and sys.stderr.isatty()
     if on_terminal:
         click.echo(f"{what} ...", err=True, nl=False)
-    yield
-    if on_terminal:
-        click.echo("\r" + " " * (len(what) + 4) + "\r", err=True, nl=False)
+    try:
+        yield
+    finally:
+        if on_terminal:
+            click.echo("\r" + " " * (len(what) + 4) + "\r", err=True, nl=False)
 
 
 @cli.command()
@@ -236,16 +226,16 @@ def sample(
     model = charrnn.checkpoint.load(find_checkpoint(checkpoint, folder))
     if prime_file is not None:
         prime = read_prime(prime_file, model.vocabulary)
-    prime_ids = encode_prime(model.vocabulary, prime or "", unknown, _note)
+    prime_ids = encode_prime(model.vocabulary, prime or "", unknown, say)
     if seed is None:
         seed = int.from_bytes(os.urandom(4), "little")
-        _note(f"seed {seed}")
+        say(f"seed {seed}")
     network = Network(model.config, model.weights)
     new_ids = generate(network, model.vocabulary, prime_ids, length, Choice(temperature, top_k, top_p), seed)
     _write_text(text_stream(model.vocabulary, prime_ids, new_ids))
 
 
-def _write_text(pieces: Any) -> None:
+def _write_text(pieces: Iterable[str]) -> None:
     """Stream text to stdout: exact and in UTF-8 to a pipe or file, control characters shown on a terminal."""
     out = sys.stdout
     if not isinstance(out, io.TextIOWrapper):
@@ -258,13 +248,15 @@ def _write_text(pieces: Any) -> None:
     piece = ""
     try:
         for piece in pieces:
-            out.write(_show_controls(piece) if on_terminal else piece)
+            out.write(show_controls(piece) if on_terminal else piece)
             out.flush()
         if on_terminal and not piece.endswith("\n"):
             out.write("\n")
-    except BrokenPipeError:
-        # Whoever read it has enough. Python would flush the rest at exit, and complain.
+    except OSError as error:
+        # Python would try to write the rest once more at exit, and complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())
+        if not isinstance(error, BrokenPipeError):  # whose reader has enough
+            raise CharrnnError(f"stdout: cannot be written to: {error.strerror or error}") from None
 
 
 @cli.command("plot-loss")
@@ -272,7 +264,7 @@ def _write_text(pieces: Any) -> None:
 @click.option(
     "--out",
     metavar="PATH",
-    help="A .png, .svg or .pdf file.  [default: loss.png in the run's folder; of several runs, in that of all runs]",
+    help="A .png, .svg or .pdf file.  [default: loss.png in the run's folder; of several runs, beside the first]",
 )
 @click.option("--show", is_flag=True, help="Open a window too.")
 @_folder_option
@@ -284,13 +276,15 @@ def plot_loss(runs: tuple[str, ...], out: str | None, show: bool, folder: str) -
     from charrnn.plotting import save_loss
     from charrnn.runs import find_run
 
-    found = [find_run(name, folder) for name in runs] if runs else [find_run(None, folder)]
+    found = [find_run(name, folder) for name in runs or [None]]
+    names = [run.name for run in found]
     histories = {}
     for run in found:
-        histories[run.name] = run.read_history()
-        if not histories[run.name]:
+        reports = run.read_history()
+        if not reports:
             raise CharrnnError(f"{run.history}: no validation was made yet, there is nothing to draw")
-    path = Path(out) if out else (found[0].folder if len(found) == 1 else Path(folder)) / "loss.png"
+        histories[run.name if names.count(run.name) == 1 else str(run.folder)] = reports
+    path = Path(out) if out else (found[0].folder if len(found) == 1 else found[0].folder.parent) / "loss.png"
     save_loss(histories, path, show)
     click.echo(path)
 
@@ -300,15 +294,19 @@ def main() -> None:
     state = SimpleNamespace(debug=False)
     try:
         sys.exit(cli.main(standalone_mode=False, obj=state, prog_name="charrnn"))
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(128 + signal.SIGINT)
     except Exception as error:
         if state.debug:
-            raise
-        message = str(error) if isinstance(error, CharrnnError) else f"{type(error).__name__}: {error}"
-        more = "" if isinstance(error, CharrnnError) else " (this is a defect of charrnn: --debug shows where)"
-        _note(f"Error: {message}{more}")
-        sys.exit(error.exit_code if isinstance(error, CharrnnError) else 1)
+            traceback.print_exc()
+        if isinstance(error, click.ClickException):
+            error.show()
+            sys.exit(error.exit_code)
+        if isinstance(error, CharrnnError):
+            say(f"Error: {error}")
+            sys.exit(error.exit_code)
+        if isinstance(error, OSError):
+            say(f"Error: {error.filename or 'stdout'}: {error.strerror or error}")
+        else:
+            say(f"Error: {type(error).__name__}: {error} (a defect of charrnn: --debug shows where)")
+        sys.exit(1)

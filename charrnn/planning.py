@@ -6,6 +6,7 @@ Everything here is decided before TensorFlow is imported, so that a wrong call i
 from __future__ import annotations
 
 import dataclasses
+import os
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,8 +15,18 @@ from typing import Any
 
 from charrnn import CharrnnError, checkpoint
 from charrnn.checkpoint import Checkpoint, CorpusIdentity, Settings
-from charrnn.data import Corpus, Note, encoding_named, plural, read_corpus, steps_per_epoch, training_size
-from charrnn.runs import DEFAULT_FOLDER, Run, run_named
+from charrnn.data import (
+    VALIDATION_SHARE,
+    Corpus,
+    encoding_named,
+    read_bytes,
+    read_corpus,
+    steps_per_epoch,
+    training_size,
+)
+from charrnn.messages import plural
+from charrnn.runs import DEFAULT_FOLDER, FOLDER_VARIABLE, Run, run_named
+from charrnn.vocabulary import Note
 
 
 @dataclass(frozen=True)
@@ -27,6 +38,7 @@ class Job:
         corpus: the text.
         settings: all of them, chosen or given.
         resume: where the run stands, None for a new one.
+        fresh: a run of that name is to be set aside.
         command: what continues the run, for the user to type.
         sample_command: what samples from it.
     """
@@ -35,6 +47,7 @@ class Job:
     corpus: Corpus
     settings: Settings
     resume: Checkpoint | None
+    fresh: bool
     command: str
     sample_command: str
 
@@ -73,7 +86,7 @@ def default_settings(characters: int, given: Mapping[str, Any]) -> Settings:
         ):
             seq_length //= 2
     if not steps_per_epoch(characters, batch_size, seq_length):
-        minimum = batch_size * seq_length
+        minimum = int(batch_size * seq_length / (1 - VALIDATION_SHARE))
         while training_size(minimum) < batch_size * seq_length:
             minimum += 1
         raise CharrnnError(
@@ -101,7 +114,13 @@ def default_settings(characters: int, given: Mapping[str, Any]) -> Settings:
 
 
 def plan_training(
-    files: Sequence[str], given: Mapping[str, Any], name: str | None, folder: str, fresh: bool, note: Note
+    files: Sequence[str],
+    given: Mapping[str, Any],
+    name: str | None,
+    folder: str,
+    fresh: bool,
+    device: str | None,
+    note: Note,
 ) -> Job | str:
     """Decide what `charrnn train` does.
 
@@ -111,6 +130,7 @@ def plan_training(
         name: of the run; None takes the first file's stem.
         folder: where runs are kept.
         fresh: start over even if there is a run of that name.
+        device: `cpu` or `gpu` if it was given.
         note: told, a line each, what was read and chosen.
 
     Returns:
@@ -119,30 +139,30 @@ def plan_training(
     Raises:
         CharrnnError: the files, the options or the run do not allow it.
     """
-    if name is None:
-        if files[0] == "-":
-            raise CharrnnError("reading standard input: name the run with --name", exit_code=2)
-        name = Path(files[0]).stem.lstrip(".")
+    if name is None and files[0] == "-":
+        raise CharrnnError("reading standard input: name the run with --name", exit_code=2)
     if given.get("vocabulary") == "bytes" and ("encoding" in given or "errors" in given):
         raise CharrnnError(
             "--vocabulary bytes reads the files' bytes as they are: leave --encoding and --errors out", exit_code=2
         )
-    run = run_named(name, folder)
     if "encoding" in given:
         given = {**given, "encoding": encoding_named(given["encoding"])}
+    contents = read_bytes(files)
+    run = run_named(_default_name(files) if name is None else name, folder)
     run.check_writable()
-    resume = None if fresh else _load_unfinished(run)
+    resume = None if fresh else load_last(run)
     if resume is not None:
         _refuse_changes(run, resume.settings, given)
         given = dataclasses.asdict(resume.settings)
 
     notes: list[str] = []
-    corpus = read_corpus(
-        files, given.get("vocabulary"), given.get("encoding", "utf-8"), given.get("errors", "strict"), notes.append
-    )
-    if resume is not None:
-        identity = CorpusIdentity(corpus.sha256, len(corpus.ids))
-        if identity != resume.corpus:
+    reading = given.get("vocabulary"), given.get("encoding", "utf-8"), given.get("errors", "strict")
+    corpus = read_corpus(contents, *reading, notes.append)
+    if resume is None:
+        settings = default_settings(len(corpus.training), {**given, "vocabulary": corpus.vocabulary.kind})
+    else:
+        settings = resume.settings
+        if (identity := CorpusIdentity.of(corpus)) != resume.corpus:
             raise CharrnnError(
                 f"{run.folder} trains on another text ({plural(resume.corpus.characters, 'character')}; "
                 f"{' '.join(files)} has {identity.characters:,}"
@@ -155,24 +175,26 @@ def plan_training(
                 f"{resume.progress.final_loss:.4f} nats per character; to go further give --fresh with more "
                 "--epochs or --minutes, or sample from it with charrnn sample"
             )
-        settings = resume.settings
-    else:
-        settings = default_settings(len(corpus.training), {**given, "vocabulary": corpus.vocabulary.kind})
     for line in notes:
         note(line)
-    return Job(run, corpus, settings, resume, *_commands(files, name, folder))
+    return Job(run, corpus, settings, resume, fresh, *_commands(files, run.name, folder, device))
 
 
-def _load_unfinished(run: Run) -> Checkpoint | None:
+def load_last(run: Run) -> Checkpoint | None:
+    """Where a run stands, None if there is no such run yet.
+
+    Raises:
+        CharrnnError: there is one, but it cannot be continued.
+    """
     if not run.exists():
         return None
     try:
-        resume = checkpoint.load(run.last)
-        if not resume.training:
+        last = checkpoint.load(run.last)
+        if not last.training:
             raise CharrnnError(f"{run.last}: has only weights to sample from, nothing to continue")
     except CharrnnError as error:
         raise CharrnnError(f"{error}; start over with --fresh, which keeps {run.folder} under another name") from None
-    return resume
+    return last
 
 
 def _refuse_changes(run: Run, settings: Settings, given: Mapping[str, Any]) -> None:
@@ -196,10 +218,16 @@ def _refuse_changes(run: Run, settings: Settings, given: Mapping[str, Any]) -> N
     )
 
 
-def _commands(files: Sequence[str], name: str, folder: str) -> tuple[str, str]:
-    where = [] if folder == DEFAULT_FOLDER else ["--checkpoints-dir", folder]
-    named = [] if files[0] != "-" and name == Path(files[0]).stem.lstrip(".") else ["--name", name]
+def _default_name(files: Sequence[str]) -> str:
+    return Path(files[0]).stem.lstrip(".")
+
+
+def _commands(files: Sequence[str], name: str, folder: str, device: str | None) -> tuple[str, str]:
+    where = [] if folder == os.environ.get(FOLDER_VARIABLE, DEFAULT_FOLDER) else [f"--checkpoints-dir={folder}"]
+    options = [] if files[0] != "-" and name == _default_name(files) else [f"--name={name}"]
+    options += where if device is None else [*where, f"--device={device}"]
+    separator = ["--"] if any(file.startswith("-") and file != "-" for file in files) else []
     return (
-        shlex.join(["charrnn", "train", *files, *named, *where]),
-        shlex.join(["charrnn", "sample", "--checkpoint", name, *where]),
+        shlex.join(["charrnn", "train", *options, *separator, *files]),
+        shlex.join(["charrnn", "sample", *where, f"--checkpoint={name}"]),
     )

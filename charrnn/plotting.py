@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,7 +30,8 @@ def draw_loss(histories: Mapping[str, Sequence[Report]], figure: Figure) -> None
     for index, (name, reports) in enumerate(histories.items()):
         steps = [report.step for report in reports]
         marker = "." if len(steps) < 60 else None
-        prefix = "" if alone else f"{name}: "
+        # matplotlib reads $ as mathematics, and leaves out what starts with _.
+        prefix = "" if alone else f" {name}: ".replace("$", r"\$")
         training, validation = ("C0", "C1") if alone else (f"C{index}", f"C{index}")
         axes.plot(
             steps,
@@ -70,7 +72,7 @@ def draw_loss(histories: Mapping[str, Sequence[Report]], figure: Figure) -> None
         per_epoch = reports[-1].step / reports[-1].epoch
         in_epochs = axes.secondary_xaxis("top", functions=_scale(1 / per_epoch))
         in_epochs.set_xlabel("epoch")
-        axes.set_title(name)
+        axes.set_title(name, parse_math=False)
 
 
 def _scale(factor: float) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
@@ -101,7 +103,10 @@ def save_loss(histories: Mapping[str, Sequence[Report]], path: Path, show: bool)
         figure = FigureWithoutDisplay(figsize=size, layout="constrained")
     draw_loss(histories, figure)
     try:
-        figure.savefig(path, dpi=150)
+        with warnings.catch_warnings():
+            # A name in a script that the font lacks is drawn as boxes; the picture is good otherwise.
+            warnings.filterwarnings("ignore", "Glyph .* missing")
+            figure.savefig(path, dpi=150)
     except OSError as error:
         raise CharrnnError(f"{path}: cannot be written: {error.strerror or error}") from None
     if show:

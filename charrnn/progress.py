@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from charrnn.checkpoint import Progress
+from charrnn.messages import one_line, say, show_controls
 from charrnn.runs import Report
 
 Advance = Callable[[int], None]
@@ -36,7 +37,7 @@ class ProgressDisplay:
 
     def note(self, line: str) -> None:
         """Say something."""
-        print(line, file=sys.stderr, flush=True)
+        say(line)
 
     @contextlib.contextmanager
     def steps(self, progress: Progress, steps_per_epoch: int, characters_per_step: int) -> Iterator[None]:
@@ -78,7 +79,7 @@ class LiveDisplay(ProgressDisplay):
 
     def note(self, line: str) -> None:
         """Say something, above the live line."""
-        self._console.print(line, markup=False, soft_wrap=True)
+        self._console.print(one_line(line), markup=False, soft_wrap=True)
 
     @contextlib.contextmanager
     def steps(self, progress: Progress, steps_per_epoch: int, characters_per_step: int) -> Iterator[None]:
@@ -92,7 +93,8 @@ class LiveDisplay(ProgressDisplay):
         self._characters_per_step = characters_per_step
         self._loss = math.nan
         self._val_loss = progress.best_loss
-        self._start, self._first_step, self._shown = time.monotonic(), progress.step, 0.0
+        self._first: tuple[float, int] | None = None  # time and step of the first update here
+        self._shown = 0.0
         self._bar = Bar(
             TextColumn("{task.description}", table_column=Column(no_wrap=True)),
             BarColumn(bar_width=None),
@@ -111,10 +113,13 @@ class LiveDisplay(ProgressDisplay):
         # The loss of single steps jumps about: show a running mean over some 50 of them.
         self._loss = loss if math.isnan(self._loss) else self._loss + (loss - self._loss) / 50
         now = time.monotonic()
+        if self._first is None:
+            self._first = now, step
         if now - self._shown < 0.1 and step < self._total_steps:
             return
         self._shown = now
-        speed = (step - self._first_step) * self._characters_per_step / (now - self._start)
+        first_time, first_step = self._first
+        speed = (step - first_step) * self._characters_per_step / max(now - first_time, 1e-9)
         val_loss = "" if self._val_loss is None else f"  val {self._val_loss:.3f}"
         self._bar.update(
             self._task,
@@ -140,13 +145,6 @@ class LiveDisplay(ProgressDisplay):
         with Bar(console=self._console, transient=True) as bar:
             task = bar.add_task("scoring the best weights", total=characters)
             yield lambda done: bar.advance(task, done)
-
-
-def show_controls(text: str) -> str:
-    """Show control characters other than newline and tab as escapes, for a terminal."""
-    return "".join(
-        c if c in "\n\t" or not (ord(c) < 0x20 or 0x7F <= ord(c) < 0xA0) else f"\\x{ord(c):02x}" for c in text
-    )
 
 
 def choose_display() -> ProgressDisplay:

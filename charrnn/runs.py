@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import io
 import os
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from charrnn import CharrnnError, checkpoint
 from charrnn.checkpoint import Checkpoint
 
 DEFAULT_FOLDER = "checkpoints"
+FOLDER_VARIABLE = "CHARRNN_CHECKPOINTS_DIR"
 
 
 @dataclass(frozen=True)
@@ -25,7 +29,7 @@ class Report:
     train_loss: float  # nats per character, mean since the last report
     val_loss: float  # nats per character
     learning_rate: float
-    seconds: float  # of training so far
+    seconds: float  # of training up to the reports; what a stopped run did after its last one is not in it
     chars_per_second: float  # trained on since the last report, validation and saving apart
 
 
@@ -86,13 +90,47 @@ class Run:
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            for leftover in self.folder.glob(".*.tmp"):
-                leftover.unlink()
+            for path in (self.last, self.best, self.history):
+                for leftover in self.folder.glob(f".{path.name}.*.tmp"):
+                    leftover.unlink()
         except OSError as error:
             raise self._not_writable(error.strerror or str(error)) from None
 
     def _not_writable(self, reason: str) -> CharrnnError:
         return CharrnnError(f"{self.folder}: cannot be written to: {reason}; name another place with --checkpoints-dir")
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the run, so that no other process trains it at the same time.
+
+        The lock is the operating system's, on a file beside the run's folder: a process that is
+        killed leaves none behind.
+
+        Raises:
+            CharrnnError: another process holds it.
+        """
+        path = self.folder.with_name(f".{self.name}.lock")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = open(path, "a+b")  # noqa: SIM115 - it is closed below, where its lock ends
+        except OSError as error:
+            raise self._not_writable(error.strerror or str(error)) from None
+        with file:
+            if not _try_lock(file):
+                file.seek(0)
+                holder = file.read(20).decode("ascii", "replace").strip() or "unknown"
+                raise CharrnnError(
+                    f"{self.folder} is being trained by another process (id {holder}): wait for it, or stop it, "
+                    "or train another run with --name"
+                )
+            file.truncate(0)
+            file.write(str(os.getpid()).encode())
+            file.flush()
+            try:
+                yield
+            finally:
+                with contextlib.suppress(OSError):  # Windows does not remove what is open
+                    path.unlink()
 
     def save(self, path: Path, state: Checkpoint) -> None:
         """Write a checkpoint of this run.
@@ -115,7 +153,7 @@ class Run:
             rows.writerow(
                 [
                     report.step,
-                    f"{report.epoch:.4f}",
+                    f"{report.epoch:.6g}",
                     f"{report.train_loss:.6f}",
                     f"{report.val_loss:.6f}",
                     f"{report.learning_rate:.6g}",
@@ -166,6 +204,24 @@ class Run:
         return Run(aside)
 
 
+def _try_lock(file: BinaryIO) -> bool:
+    """Lock an open file for this process, unless another has it or removed it meanwhile."""
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            file.seek(1000)  # past what is written, which others may then read
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return os.fstat(file.fileno()).st_nlink > 0
+    except OSError:
+        return False
+    return True
+
+
 def run_named(name: str, folder: str) -> Run:
     """The run of that name in the folder of runs.
 
@@ -200,14 +256,16 @@ def find_run(name: str | None, folder: str) -> Run:
     Raises:
         CharrnnError: there is none.
     """
-    runs = all_runs(folder)
     if name is None:
+        runs = all_runs(folder)
         if not runs:
             raise CharrnnError(f"no runs in {folder}/ yet: train one with charrnn train FILE")
         return runs[0]
-    for candidate in (Run(Path(name)), Run(Path(folder) / name)):
-        if candidate.exists():
-            return Run(candidate.folder.resolve()) if candidate.name in ("", "..") else candidate
+    for path in (Path(folder) / name, Path(name)):
+        run = Run(path.resolve() if path.name in ("", "..") else path)
+        if run.exists():
+            return run
+    runs = all_runs(folder)
     known = f" (there are: {', '.join(run.name for run in runs[:8])})" if runs else ""
     raise CharrnnError(f"{name}: no such run in {folder}/{known}")
 
@@ -216,12 +274,15 @@ def find_checkpoint(where: str | None, folder: str) -> Path:
     """The file to sample from: a checkpoint file, or the best of a run.
 
     Args:
-        where: a file, a run's folder, a run's name, or None for the run last trained.
+        where: a run's name, its folder, a file, or None for the run last trained.
         folder: where runs are looked for.
 
     Raises:
         CharrnnError: there is none.
     """
-    if where is not None and (where.endswith(".safetensors") or (os.path.lexists(where) and not Path(where).is_dir())):
-        return Path(where)
+    if where is not None:
+        if where.endswith(".safetensors"):
+            return Path(where)
+        if not (Run(Path(folder) / where).exists() or Path(where).is_dir()) and os.path.lexists(where):
+            return Path(where)
     return find_run(where, folder).for_sampling()

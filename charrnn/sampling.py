@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
 
 from charrnn import CharrnnError
-from charrnn.data import Ids, Note, Vocabulary, decode, plural, read_bytes, show
+from charrnn.data import plain_text, read_bytes
+from charrnn.messages import plural, show
 from charrnn.network import Network
+from charrnn.vocabulary import Ids, Note, Vocabulary
 
 
 @dataclass(frozen=True)
@@ -92,15 +95,8 @@ def generate(
 
 
 def text_stream(vocabulary: Vocabulary, prime: Ids, new: Iterable[int]) -> Iterator[str]:
-    """The text of a prime and then of its continuation, as it becomes complete.
-
-    Yields:
-        The prime whole, then a character (of a `bytes` vocabulary: what became whole) at a time.
-    """
-    decoded = vocabulary.decoder()
-    yield "".join(decoded(int(id)) for id in prime)
-    for id in new:
-        yield decoded(id)
+    """The text of a prime and then of its continuation, a piece an id, as it becomes complete."""
+    return vocabulary.decode(chain(map(int, prime), new))
 
 
 def read_prime(file: str, vocabulary: Vocabulary) -> str:
@@ -110,7 +106,13 @@ def read_prime(file: str, vocabulary: Vocabulary) -> str:
         CharrnnError: it cannot be read, or is not UTF-8 where the model reads text.
     """
     [(name, data)] = read_bytes([file])
-    return data.decode("utf-8", "surrogateescape") if vocabulary.kind == "bytes" else decode(name, data)
+    try:
+        return data.decode("utf-8", "surrogateescape" if vocabulary.kind == "bytes" else "strict")
+    except UnicodeDecodeError as error:
+        raise CharrnnError(
+            f"{name}: byte 0x{data[error.start]:02x} at offset {error.start:,} is not valid UTF-8, "
+            "which a prime is read as"
+        ) from None
 
 
 def encode_prime(vocabulary: Vocabulary, prime: str, unknown: str | None, note: Note) -> Ids:
@@ -130,32 +132,26 @@ def encode_prime(vocabulary: Vocabulary, prime: str, unknown: str | None, note: 
         CharrnnError: characters that the model does not know.
     """
     if vocabulary.kind == "bytes":
-        raw = prime.encode("utf-8", "surrogateescape")
-        return np.frombuffer(raw, np.uint8)
-    if "\r" in prime:
-        prime = prime.replace("\r\n", "\n").replace("\r", "\n")
-        note("prime: turned carriage returns into newlines")
-    prime = vocabulary.normalise(prime, lambda line: note(f"prime: {line}"))
-    strangers = {c: at for at, c in reversed(list(enumerate(prime, 1))) if c not in vocabulary}
+        return np.frombuffer(prime.encode("utf-8", "surrogateescape"), np.uint8)
+    text = vocabulary.normalise(plain_text("prime", prime, note), lambda line: note(f"prime: {line}"))
+    strangers = dict.fromkeys(c for c in text if c not in vocabulary)
     if not strangers:
-        return vocabulary.encode(prime)
+        return vocabulary.encode(text)
     nearest = {c: vocabulary.nearest(c) for c in strangers}
     if unknown is None:
         raise CharrnnError(
             "the model does not know "
             + ", ".join(
-                f"{show(c)!r} at position {at}" + (f" (nearest: {nearest[c]!r})" if nearest[c] else "")
-                for c, at in sorted(strangers.items(), key=lambda item: item[1])
+                f"{show(c)!r} at position {prime.index(c) + 1}" + (f" (nearest: {nearest[c]!r})" if nearest[c] else "")
+                for c in strangers
             )
             + " of the prime; change the prime, or use --unknown skip or --unknown replace",
             exit_code=2,
         )
     instead = "\ufffd" if vocabulary.unknown is not None else ""
     pieces = {c: "" if unknown == "skip" else nearest[c] or instead for c in strangers}
-    count = sum(prime.count(c) for c in strangers)
     note(
-        f"prime: {plural(count, 'character')} unknown to the model: "
+        f"prime: {plural(sum(text.count(c) for c in strangers), 'character')} unknown to the model: "
         + ", ".join(f"{show(c)!r} " + (f"became {pieces[c]!r}" if pieces[c] else "left out") for c in strangers)
     )
-    prime = "".join(pieces.get(c, c) for c in prime)
-    return vocabulary.encode(prime)
+    return vocabulary.encode("".join(pieces.get(c, c) for c in text))

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from charrnn.checkpoint import Checkpoint, CorpusIdentity, Progress, Settings
-from charrnn.data import Vocabulary
 from charrnn.network import weight_shapes
+from charrnn.vocabulary import Vocabulary
 
 
 def machine() -> str:

@@ -24,8 +24,8 @@ from charrnn.checkpoint import (
     training_shapes,
     write_atomically,
 )
-from charrnn.data import Vocabulary
 from charrnn.network import weight_shapes
+from charrnn.vocabulary import Vocabulary
 
 SETTINGS = Settings(
     vocabulary="text", encoding="utf-8", errors="strict", embedding=4, units=6, layers=2, cell="lstm", dropout=0.1,

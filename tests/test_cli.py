@@ -44,7 +44,7 @@ def imported_by(folder: Path, *args: str) -> set[str]:
         (("sample", "--checkpoint", "absent"), ("numpy",)),
         (("train", "absent.txt"), ("numpy",)),
         (("train", "small.txt"), ("numpy",)),  # finished: nothing to do
-        (("plot-loss", "--out", os.devnull + ".png"), ("numpy", "matplotlib")),
+        (("plot-loss", "--out", "absent/x.png"), ("numpy", "matplotlib")),
     ],
 )
 def test_light_commands_stay_light(trained: Path, args: tuple[str, ...], allowed: tuple[str, ...]) -> None:
@@ -60,6 +60,12 @@ def test_every_command_has_help(charrnn: Command, args: tuple[str, ...]) -> None
     assert result.stdout.startswith("Usage: charrnn")
     assert result.stderr == ""
     assert max(map(len, result.stdout.splitlines())) <= 80
+
+
+def test_the_help_shows_three_commands_as_they_are_typed(charrnn: Command) -> None:
+    lines = [line.strip() for line in charrnn("--help").stdout.splitlines()]
+    for command in ("charrnn train text_data.txt", 'charrnn sample --prime "The quick brown fox"', "charrnn plot-loss"):
+        assert command in lines
 
 
 def test_version(charrnn: Command) -> None:
@@ -115,7 +121,7 @@ WRONG_CALLS = [
     (["train", "empty.txt"], 1, "empty.txt: empty"),
     (["train", "one.txt"], 1, "72 characters are the least"),
     (["train", "binary.bin"], 1, "--vocabulary bytes"),
-    (["train", "nul.txt"], 1, "NUL at offset 4"),
+    (["train", "nul.txt"], 1, "NUL at character 5"),
     (["train", "latin.txt"], 1, "byte 0xe9 at offset 3 (line 1)"),
     (["train", "good.txt", "absent.txt"], 2, "absent.txt: no such file"),
     (["train", "good.txt", "--units", "0"], 2, "--units"),
@@ -130,6 +136,8 @@ WRONG_CALLS = [
     (["train", "good.txt", "--checkpoints-dir", "good.txt"], 1, "cannot be written to"),
     (["train", "good.txt", "--unit", "5"], 2, "--units"),
     (["train"], 2, "FILE"),
+    (["train", "."], 2, "is a directory"),
+    (["sample", "--checkpoint", "x" * 300], 1, "File name too long"),
     (["sample"], 1, "no runs in checkpoints/ yet"),
     (["sample", "--checkpoint", "absent"], 1, "absent: no such run"),
     (["sample", "--checkpoint", "absent.safetensors"], 1, "absent.safetensors: no such checkpoint"),
@@ -170,9 +178,10 @@ def test_bad_input_is_answered_in_one_line_and_nothing_is_written(
 
 
 def test_debug_shows_where(bad_input: Path, charrnn: Command) -> None:
-    result = charrnn("sample", "--checkpoint", "other.safetensors", "--debug")
-    assert result.returncode == 1
-    assert "Traceback" in result.stderr
+    for args, code in ((["sample", "--checkpoint", "other.safetensors"], 1), (["train", "absent.txt"], 2)):
+        result = charrnn(*args, "--debug")
+        assert result.returncode == code
+        assert "Traceback" in result.stderr
 
 
 @pytest.mark.skipif(not hasattr(os, "setuid"), reason="needs Unix users")
@@ -273,6 +282,16 @@ def test_a_reader_that_has_enough_ends_it_quietly(trained: Path) -> None:
     assert len(result.stdout.rstrip("\n")) >= 101
     assert result.stdout.endswith("0\n")
     assert result.stderr == ""
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_a_full_disk_is_said_in_one_line(trained: Path) -> None:
+    command = f"'{sys.executable}' -m charrnn sample --seed 1 > /dev/full"
+    result = subprocess.run(
+        command, shell=True, cwd=trained, capture_output=True, text=True, env=environment(), check=False
+    )
+    assert result.returncode == 1
+    assert result.stderr == "Error: stdout: cannot be written to: No space left on device\n"
 
 
 def test_a_c_locale_writes_utf8(trained: Path, charrnn: Command, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Reading, the character map, the split and the windows."""
+"""Reading, the corpus, the split and the windows."""
 
 from __future__ import annotations
 
@@ -8,21 +8,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import corpus
-from hypothesis import given
-from hypothesis import strategies as st
 
 from charrnn import CharrnnError
 from charrnn.data import (
-    PRINTABLE_ASCII,
-    Vocabulary,
+    Corpus,
     decode,
     encoding_named,
+    read_bytes,
     read_corpus,
     steps_per_epoch,
     training_size,
     validation_streams,
     windows,
 )
+from charrnn.vocabulary import Note, ignore_note
+
+
+def read(*paths: str, kind: str | None = None, note: Note = ignore_note) -> Corpus:
+    return read_corpus(read_bytes(paths), kind, note=note)
 
 
 def write(folder: Path, data: bytes | str, name: str = "text.txt") -> str:
@@ -53,7 +56,7 @@ def test_line_endings_and_byte_order_mark_are_normalised_and_told(data: bytes, t
 
 def test_invalid_utf8_is_located(tmp_path: Path) -> None:
     with pytest.raises(CharrnnError, match=r"byte 0x92 at offset 9 \(line 3\).*--encoding latin-1.*--errors replace"):
-        read_corpus([write(tmp_path, b"one\r\ntwo\n\x92three")])
+        read(write(tmp_path, b"one\r\ntwo\n\x92three"))
 
 
 def test_invalid_utf8_can_be_replaced_or_read_as_latin_1() -> None:
@@ -65,20 +68,24 @@ def test_invalid_utf8_can_be_replaced_or_read_as_latin_1() -> None:
 
 def test_a_real_text_with_invalid_utf8_is_located() -> None:
     with pytest.raises(CharrnnError, match=r"byte 0x92 at offset 141,132"):
-        read_corpus([str(corpus("awkward_invalid_utf8.txt"))])
+        read(str(corpus("awkward_invalid_utf8.txt")))
 
 
 def test_a_real_text_with_lone_cr_and_a_mark_has_lines_afterwards() -> None:
     told: list[str] = []
-    found = read_corpus([str(corpus("awkward_lone_cr_bom.txt"))], note=told.append)
+    found = read(str(corpus("awkward_lone_cr_bom.txt")), note=told.append)
     assert "byte-order mark" in told[0]
     assert "lone carriage returns" in told[1]
     assert (found.ids == found.vocabulary.id_of("\n")).sum() > 100
 
 
 def test_nuls_and_utf16_are_refused_with_what_to_do() -> None:
-    with pytest.raises(CharrnnError, match=r"NUL at offset 2.*--vocabulary bytes"):
-        decode("x", b"ab\0cd")
+    with pytest.raises(CharrnnError, match=r"NUL at offset 3.*--vocabulary bytes"):
+        decode("x", "\u00e9b\0cd".encode() + b"\xff")
+    with pytest.raises(CharrnnError, match=r"NUL at character 3.*--vocabulary bytes"):
+        decode("x", "\u00e9b\0cd".encode())
+    with pytest.raises(CharrnnError, match="empty"):
+        read_corpus([("x", b"\xef\xbb\xbf")])
     with pytest.raises(CharrnnError, match="--encoding utf-16"):
         decode("x", "text".encode("utf-16"))
     assert decode("x", "text".encode("utf-16"), encoding="utf-16") == "text"
@@ -94,26 +101,11 @@ def test_encodings_have_one_name() -> None:
 
 def test_files_are_joined_in_the_order_given(tmp_path: Path) -> None:
     a, b = write(tmp_path, "first ", "a.txt"), write(tmp_path, "second", "b.txt")
-    found = read_corpus([b, a])
-    assert "".join(map(found.vocabulary.decoder(), found.ids)) == "secondfirst "
+    found = read(b, a)
+    assert "".join(found.vocabulary.decode(found.ids)) == "secondfirst "
 
 
-# --- the vocabulary --------------------------------------------------------------------------
-
-
-def test_ascii_has_97_symbols_and_an_unknown_one() -> None:
-    vocabulary = Vocabulary.ascii()
-    assert len(PRINTABLE_ASCII) == 97
-    assert len(vocabulary) == 98
-    assert vocabulary.unknown == 97
-    assert vocabulary.encode("a\u4e00").tolist() == [vocabulary.id_of("a"), 97]
-
-
-def test_typography_is_mapped_to_ascii() -> None:
-    told: list[str] = []
-    text = "\u201cIt\u2019s\u00a0\u2013 no \u2014 \u00abso\u00bb\u2026\u201d"
-    assert Vocabulary.ascii().normalise(text, told.append) == '"It\'s - no -- "so"..."'
-    assert "9 typographic characters" in told[0]
+# --- the corpus ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("strangers", "kind"), [(1, "ascii"), (2, "text")])
@@ -121,7 +113,7 @@ def test_more_than_one_stranger_in_10000_gives_the_text_its_own_vocabulary(
     tmp_path: Path, strangers: int, kind: str
 ) -> None:
     text = "\u0416" * strangers + "abc \u2019" * 2000
-    found = read_corpus([write(tmp_path, text[:10_000])])
+    found = read(write(tmp_path, text[:10_000]))
     assert found.vocabulary.kind == kind
     if kind == "ascii":
         assert found.ids[0] == found.vocabulary.unknown
@@ -131,51 +123,26 @@ def test_more_than_one_stranger_in_10000_gives_the_text_its_own_vocabulary(
 
 def test_strangers_are_counted_and_told(tmp_path: Path) -> None:
     told: list[str] = []
-    read_corpus([write(tmp_path, "h\u00e9h\u00e9 \u00fb" + "a" * 100)], kind="ascii", note=told.append)
+    read(write(tmp_path, "h\u00e9h\u00e9 \u00fb" + "a" * 100), kind="ascii", note=told.append)
     assert any("3 characters outside" in line and "\u00e9 (2), \u00fb (1)" in line for line in told)
 
 
 @pytest.mark.parametrize(("name", "distinct"), [("fr_madame_bovary.txt", 95), ("zh_nahan.txt", 2494)])
 def test_real_texts_in_other_scripts_keep_every_character(name: str, distinct: int) -> None:
     path = corpus(name)
-    found = read_corpus([str(path)])
+    found = read(str(path))
     text = path.read_text(encoding="utf-8")
     assert found.vocabulary.kind == "text"
     assert len(found.vocabulary) == distinct
-    assert "".join(map(found.vocabulary.decoder(), found.ids)) == text
+    assert "".join(found.vocabulary.decode(found.ids)) == text
     assert found.sha256 == hashlib.sha256(text.encode()).hexdigest()
 
 
 def test_bytes_are_kept_as_they_are(tmp_path: Path) -> None:
     data = bytes(range(256)) + b"\r\n\xef\xbb\xbf"
-    found = read_corpus([write(tmp_path, data)], kind="bytes")
+    found = read(write(tmp_path, data), kind="bytes")
     assert found.ids.tobytes() == data
     assert len(found.vocabulary) == 256
-
-
-@given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1))
-def test_decode_after_encode_gives_the_text_back(text: str) -> None:
-    vocabulary = Vocabulary("text", "".join(sorted(set(text))))
-    assert "".join(map(vocabulary.decoder(), vocabulary.encode(text))) == text
-
-
-def test_encode_refuses_a_stranger_where_there_is_no_unknown_symbol() -> None:
-    with pytest.raises(KeyError, match="z"):
-        Vocabulary("text", "abc").encode("abz")
-
-
-@given(st.text(st.characters(exclude_categories=["Cs"])), st.binary())
-def test_bytes_never_give_half_a_character(text: str, noise: bytes) -> None:
-    decoded = Vocabulary.bytes().decoder()
-    assert "".join(map(decoded, text.encode())) == text
-    "".join(map(decoded, noise)).encode()  # has no surrogates
-
-
-@pytest.mark.parametrize(
-    ("character", "nearest"), [("E", "e"), ("\u00e9", "e"), ("\u00c9", "e"), ("\u201c", '"'), ("\u4e00", None)]
-)
-def test_nearest_known_character(character: str, nearest: str | None) -> None:
-    assert Vocabulary("text", '"e').nearest(character) == nearest
 
 
 # --- split and windows -----------------------------------------------------------------------

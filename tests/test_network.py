@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from charrnn.data import Ids
 from charrnn.network import Network, NetworkConfig, weight_shapes
+from charrnn.vocabulary import Ids
 
 CELLS = ("lstm", "gru", "rnn")
 

@@ -13,6 +13,10 @@ from charrnn.planning import Job, default_settings, plan_training
 GIVEN = {"vocabulary": "ascii"}
 
 
+def plan(file: Path, name: str | None, folder: str, device: str | None = None) -> Job | str:
+    return plan_training([str(file)], {}, name, folder, False, device, print)
+
+
 @pytest.mark.parametrize("characters", [64, 100, 1_000, 10_000, 75_000, 300_000, 1_000_000, 10**9])
 def test_defaults_give_every_text_something_to_do(characters: int) -> None:
     settings = default_settings(characters, GIVEN)
@@ -50,22 +54,44 @@ def test_a_text_that_is_too_short_is_told_the_least_that_is_not(tmp_path: Path) 
     for length, enough in ((71, False), (72, True)):
         path.write_text("ab" * (length // 2) + "a" * (length % 2))
         if enough:
-            assert isinstance(plan_training([str(path)], {}, None, str(tmp_path), False, print), Job)
+            assert isinstance(plan(path, None, str(tmp_path)), Job)
         else:
             with pytest.raises(CharrnnError):
-                plan_training([str(path)], {}, None, str(tmp_path), False, print)
+                plan(path, None, str(tmp_path))
 
 
 def test_the_command_that_continues_can_be_typed(tmp_path: Path) -> None:
     odd = tmp_path / "two words; 'quoted'.txt"
     odd.write_text("text " * 100)
-    job = plan_training([str(odd)], {}, None, "checkpoints", False, print)
+    job = plan(odd, None, "checkpoints")
     assert isinstance(job, Job)
     assert job.run.name == "two words; 'quoted'"
     import shlex
 
     assert shlex.split(job.command) == ["charrnn", "train", str(odd)]
-    job = plan_training([str(odd)], {}, "n", "elsewhere", False, print)
+    job = plan(odd, "n", "elsewhere", "cpu")
     assert isinstance(job, Job)
-    assert shlex.split(job.command)[3:] == ["--name", "n", "--checkpoints-dir", "elsewhere"]
-    assert job.sample_command == "charrnn sample --checkpoint n --checkpoints-dir elsewhere"
+    assert shlex.split(job.command) == [
+        "charrnn", "train", "--name=n", "--checkpoints-dir=elsewhere", "--device=cpu", str(odd),
+    ]  # fmt: skip
+    assert job.sample_command == "charrnn sample --checkpoints-dir=elsewhere --checkpoint=n"
+
+
+def test_the_command_that_continues_knows_the_environment_and_odd_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("-x.txt").write_text("text " * 100)
+    monkeypatch.setenv("CHARRNN_CHECKPOINTS_DIR", "elsewhere")
+    job = plan(Path("-x.txt"), None, "elsewhere")
+    assert isinstance(job, Job)
+    assert job.command == "charrnn train -- -x.txt"
+    assert job.sample_command == "charrnn sample --checkpoint=-x"
+    job = plan(Path("-x.txt"), None, "checkpoints")
+    assert isinstance(job, Job)
+    assert job.command == "charrnn train --checkpoints-dir=checkpoints -- -x.txt"
+
+
+def test_the_least_length_is_found_at_once_for_the_largest_windows() -> None:
+    with pytest.raises(CharrnnError, match="are the least"):
+        default_settings(1000, {**GIVEN, "batch_size": 65536, "seq_length": 65536})

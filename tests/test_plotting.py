@@ -37,7 +37,7 @@ def test_several_runs_have_a_legend_of_their_own() -> None:
     figure = Figure()
     draw_loss({"one": REPORTS, "two": REPORTS}, figure)
     labels = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
-    assert [label.split(":")[0] for label in labels] == ["one"] * 3 + ["two"] * 3
+    assert [label.split(":")[0] for label in labels] == [" one"] * 3 + [" two"] * 3
 
 
 @pytest.mark.parametrize(("out", "magic"), [(None, b"\x89PNG"), ("x.svg", b"<?xml"), ("x.pdf", b"%PDF")])
@@ -54,10 +54,25 @@ def test_the_command_writes_the_picture_and_prints_its_path(
 
 
 def test_several_runs_go_into_one_picture(trained: Path, charrnn: Command, tmp_path: Path) -> None:
-    for name in ("a", "b"):
-        shutil.copytree(trained / "checkpoints" / "small", tmp_path / "checkpoints" / name)
+    for name in ("checkpoints/a", "checkpoints/b", "elsewhere/a"):
+        shutil.copytree(trained / "checkpoints" / "small", tmp_path / name)
     result = charrnn("plot-loss", "a", "checkpoints/b")
     assert result.stdout.strip() == os.path.join("checkpoints", "loss.png")
+    result = charrnn("plot-loss", "elsewhere/a", "checkpoints/a", "--out", "same.svg")
+    assert result.returncode == 0, result.stderr
+    both = (tmp_path / "same.svg").read_text()
+    assert "elsewhere/a: training" in both  # the labels are in the file as comments
+    assert "checkpoints/a: training" in both
+
+
+def test_names_that_matplotlib_would_read_otherwise(trained: Path, charrnn: Command, tmp_path: Path) -> None:
+    for name in ("a$\\foo$", "_b", "\u54ea\u5412"):
+        shutil.copytree(trained / "checkpoints" / "small", tmp_path / "checkpoints" / name)
+        result = charrnn("plot-loss", name)
+        assert result.returncode == 0, result.stderr
+        assert result.stderr == ""
+    result = charrnn("plot-loss", "a$\\foo$", "_b", "--out", "x.svg")
+    assert "_b: training" in (tmp_path / "x.svg").read_text()
 
 
 def test_what_cannot_be_drawn_is_said(trained: Path, charrnn: Command, tmp_path: Path) -> None:

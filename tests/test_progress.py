@@ -8,8 +8,6 @@ from pathlib import Path
 import pytest
 from conftest import SMALL, Command, environment
 
-from charrnn.progress import show_controls
-
 pexpect = pytest.importorskip("pexpect", reason="a terminal to drive needs Unix")
 
 
@@ -70,7 +68,3 @@ def test_a_sample_on_a_terminal_ends_with_a_newline(trained: Path) -> None:
     output, code = on_terminal(trained, "sample", "--length", "20", "--seed", "1", "--prime", "The ")
     assert code == 0
     assert output.endswith("\n")
-
-
-def test_control_characters_are_shown_as_escapes() -> None:
-    assert show_controls("a\x1b[31m\tb\n\x07\x9b\x7f") == "a\\x1b[31m\tb\n\\x07\\x9b\\x7f"

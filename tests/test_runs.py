@@ -82,7 +82,25 @@ def test_set_aside_takes_the_first_free_name(tmp_path: Path) -> None:
     assert not (tmp_path / "x").exists()
 
 
+def test_a_run_is_found_before_a_text_file_of_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("input").write_text("a text file without an ending")
+    assert find_checkpoint("input", "runs") == Path("input")
+    run = make(Path("runs"), "input", 0, "best.safetensors")
+    assert find_checkpoint("input", "runs") == run.best
+
+
+def test_a_run_has_one_trainer_at_a_time(tmp_path: Path) -> None:
+    run = Run(tmp_path / "x")
+    refused = rf"another process \(id {os.getpid()}\)"
+    with run.lock(), pytest.raises(CharrnnError, match=refused), Run(run.folder).lock():
+        pass
+    with run.lock():  # it is free again
+        pass
+    assert os.listdir(tmp_path) == []
+
+
 def test_prepare_clears_away_what_a_killed_save_left_and_nothing_else(tmp_path: Path) -> None:
-    run = make(tmp_path, "x", 0, "last.safetensors", ".last.safetensors.123.tmp", "notes.txt")
+    run = make(tmp_path, "x", 0, "last.safetensors", ".last.safetensors.123.tmp", "notes.txt", ".mine.tmp")
     run.prepare()
-    assert sorted(os.listdir(run.folder)) == ["last.safetensors", "notes.txt"]
+    assert sorted(os.listdir(run.folder)) == [".mine.tmp", "last.safetensors", "notes.txt"]

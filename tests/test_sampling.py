@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from charrnn import CharrnnError
-from charrnn.data import Vocabulary
 from charrnn.network import Network, NetworkConfig, weight_shapes
 from charrnn.sampling import Choice, encode_prime, generate, text_stream
+from charrnn.vocabulary import Vocabulary
 
 LOGITS = np.log(np.array([0.4, 0.05, 0.3, 0.1, 0.15], np.float32))
 
@@ -133,7 +133,7 @@ def test_unknown_characters_of_a_prime_are_named_with_place_and_nearest() -> Non
 def test_unknown_characters_can_be_skipped_or_replaced_and_it_is_said(unknown: str, text: str) -> None:
     told: list[str] = []
     ids = encode_prime(WORDS, "aX B", unknown, told.append)
-    assert "".join(map(WORDS.decoder(), ids)) == text
+    assert "".join(WORDS.decode(ids)) == text
     assert "2 characters unknown" in told[0]
     assert "'X' left out" in told[0]
 
@@ -146,8 +146,13 @@ def test_an_ascii_model_replaces_what_has_no_neighbour_by_its_unknown_symbol() -
 def test_a_prime_is_normalised_as_the_training_text_was() -> None:
     told: list[str] = []
     ids = encode_prime(Vocabulary.ascii(), "\u201cso\u201d\r\n", None, told.append)
-    assert "".join(map(Vocabulary.ascii().decoder(), ids)) == '"so"\n'
+    assert "".join(Vocabulary.ascii().decode(ids)) == '"so"\n'
     assert len(told) == 2
+
+
+def test_positions_are_those_of_the_prime_as_it_was_given() -> None:
+    with pytest.raises(CharrnnError, match="'\u4e00' at position 5 of the prime"):
+        encode_prime(Vocabulary.ascii(), "\u2026\u2014\r\n\u4e00", None, print)
 
 
 def test_a_prime_of_bytes_is_taken_as_it_is() -> None:

@@ -11,12 +11,11 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 from conftest import SMALL, Command, environment
 
 from charrnn import checkpoint
-from charrnn.data import WARM_UP, read_corpus
+from charrnn.data import WARM_UP, read_bytes, read_corpus
 from charrnn.network import Network
 from charrnn.runs import Report, Run
 
@@ -53,7 +52,7 @@ def test_a_run_learns_and_leaves_its_three_files(trained: Path) -> None:
 
 def test_the_final_figure_is_one_sequential_pass_over_the_whole_part(trained: Path) -> None:
     best = checkpoint.load(trained / "checkpoints" / "small" / "best.safetensors")
-    corpus = read_corpus([str(trained / "small.txt")])
+    corpus = read_corpus(read_bytes([str(trained / "small.txt")]))
     start = corpus.validation_start
     network = Network(best.config, best.weights)
     _, state = network.loss(corpus.ids[start - 1 - WARM_UP : start], network.zero_state())
@@ -63,28 +62,6 @@ def test_the_final_figure_is_one_sequential_pass_over_the_whole_part(trained: Pa
     assert best.progress.final_loss == pytest.approx(best.progress.best_loss, abs=0.1)
 
 
-def test_validation_in_streams_is_the_numpy_networks_loss(trained: Path) -> None:
-    """An independent reference: each stream read by the NumPy network from its warm-up on."""
-    from charrnn.planning import plan_training
-    from charrnn.training import Trainer
-
-    run = Run(trained / "checkpoints" / "small")
-    job = plan_training(
-        [str(trained / "small.txt")], {"epochs": 1, "units": 32, "embedding": 16}, "other", str(trained), False, print
-    )
-    assert not isinstance(job, str)
-    trainer = Trainer(job)
-    best = checkpoint.load(run.best)
-    trainer.model.from_numpy(best.weights)
-    inputs, targets, weights = trainer._validation
-    network = Network(best.config, best.weights)
-    logits, _ = network.forward(inputs, network.zero_state(len(inputs)))
-    scores = logits.astype(np.float64)
-    log_sum = np.log(np.exp(scores).sum(axis=-1))
-    losses = log_sum - np.take_along_axis(scores, targets[..., None], axis=-1)[..., 0]
-    assert trainer.validate() == pytest.approx(float((losses * weights).sum() / weights.sum()), abs=1e-4)
-
-
 def test_the_same_command_twice_gives_the_same_bytes(charrnn: Command, tmp_path: Path, tales: str) -> None:
     (tmp_path / "small.txt").write_text(tales)
     for folder in ("a", "b"):
@@ -92,52 +69,6 @@ def test_the_same_command_twice_gives_the_same_bytes(charrnn: Command, tmp_path:
         assert charrnn("train", "small.txt", *SMALL, *options).returncode == 0
     for name in ("best.safetensors", "last.safetensors"):
         assert (tmp_path / "a/small" / name).read_bytes() == (tmp_path / "b/small" / name).read_bytes()
-
-
-def test_the_learning_rate_is_keras_cosine_after_a_linear_warm_up() -> None:
-    from charrnn.backend import keras
-    from charrnn.training import learning_rate_at
-
-    total, highest = 2000, 0.005
-    cosine = keras.optimizers.schedules.CosineDecay(highest, decay_steps=total - 100, alpha=0.05)
-    ours = [learning_rate_at(step, total, highest) for step in range(total)]
-    assert ours[:100] == pytest.approx([highest * (step + 1) / 100 for step in range(100)])
-    assert ours[100:] == pytest.approx([float(cosine(step)) for step in range(total - 100)], rel=1e-4)
-    assert learning_rate_at(0, 1, highest) == highest  # a run of one step has no time to warm up
-
-
-def test_an_update_is_stock_keras_on_the_same_batches(trained: Path) -> None:
-    """Five updates with carried state, against stock layers with `stateful=True` and `train_on_batch`."""
-    from charrnn.backend import keras
-    from charrnn.planning import plan_training
-    from charrnn.training import CLIP_NORM, Trainer
-
-    given = {"epochs": 1, "units": 24, "embedding": 8, "layers": 2, "batch_size": 4, "seq_length": 20, "dropout": 0.0}
-    job = plan_training([str(trained / "small.txt")], given, "other", str(trained), False, print)
-    assert not isinstance(job, str)
-    trainer = Trainer(job)
-    stock = keras.Sequential(
-        [
-            keras.layers.Embedding(98, 8),
-            keras.layers.LSTM(24, return_sequences=True, stateful=True),
-            keras.layers.LSTM(24, return_sequences=True, stateful=True),
-            keras.layers.Dense(98),
-        ]
-    )
-    stock.build((4, 20))
-    stock.set_weights(list(trainer.model.to_numpy().values()))
-    stock.compile(
-        keras.optimizers.Adam(0.003, global_clipnorm=CLIP_NORM),
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-    )
-    batches = trainer.batches(0)
-    for step in range(5):
-        batch = next(batches)
-        ours = trainer.update(step, 0.003, batch)
-        theirs = stock.train_on_batch(*batch)
-        assert ours == pytest.approx(float(theirs), abs=1e-5)
-    for (name, weight), reference in zip(trainer.model.to_numpy().items(), stock.get_weights(), strict=True):
-        np.testing.assert_allclose(weight, reference, rtol=0, atol=2e-4, err_msg=name)
 
 
 # --- stopping and going on -------------------------------------------------------------------
@@ -245,9 +176,61 @@ def test_a_loss_that_is_no_number_ends_the_run_and_spares_what_was_saved(
     assert "no longer a number at step" in result.stderr.splitlines()[-1]
     assert "--learning-rate lower" in result.stderr
     checkpoint.load(tmp_path / "checkpoints/small/last.safetensors")  # raises if a weight is not finite
+    assert (
+        charrnn("train", "small.txt").stderr.splitlines()[-1] == result.stderr.splitlines()[-1]
+    )  # again, and no worse
+
+
+def test_weights_that_are_no_numbers_are_never_saved(tmp_path: Path, charrnn: Command, tales: str) -> None:
+    """One step, after which nothing but the validation sees what became of the weights."""
+    (tmp_path / "small.txt").write_text(tales[:3000])
+    options = ("--units", "16", "--epochs", "1", "--batch-size", "32", "--seq-length", "64", "--learning-rate", "1e38")
+    for _ in range(2):
+        result = charrnn("train", "small.txt", *options)
+        assert result.returncode == 1
+        assert "no longer a number at step 1" in result.stderr.splitlines()[-1]
 
 
 # --- options ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("damage", [None, "nonsense"])
+def test_a_history_that_is_lost_or_damaged_does_not_stop_the_run(
+    tmp_path: Path, charrnn: Command, tales: str, damage: str | None
+) -> None:
+    (tmp_path / "small.txt").write_text(tales)
+    process = start(tmp_path, *SMALL, "--epochs", "12")
+    folder = tmp_path / "checkpoints/small"
+    wait_for_step(folder, 60)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    (folder / "history.csv").unlink()
+    if damage:
+        (folder / "history.csv").write_text(damage)
+    result = charrnn("train", "small.txt")
+    assert result.returncode == 0
+    assert "a new one is begun" in result.stderr
+    assert len(rows(folder)) > 1
+
+
+def test_a_second_trainer_of_a_run_is_refused_and_a_killed_ones_lock_is_no_obstacle(
+    tmp_path: Path, charrnn: Command, tales: str
+) -> None:
+    (tmp_path / "small.txt").write_text(tales)
+    process = start(tmp_path, *SMALL, "--epochs", "2000")
+    folder = tmp_path / "checkpoints/small"
+    deadline = time.monotonic() + 60
+    while not (folder / "last.safetensors").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    for more in ((), ("--fresh",)):
+        result = charrnn("train", "small.txt", *more)
+        assert result.returncode == 1
+        assert f"is being trained by another process (id {process.pid})" in result.stderr
+    process.kill()
+    process.communicate()
+    assert not (tmp_path / "checkpoints/small-1").exists()
+    result = charrnn("train", "small.txt", *SMALL, "--epochs", "1", "--fresh")
+    assert result.returncode == 0, result.stderr
 
 
 @pytest.mark.parametrize("cell", ["gru", "rnn"])

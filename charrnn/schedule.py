@@ -1,0 +1,61 @@
+"""What is decided before the first update: how many there are, when to validate, the learning rate of each."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+VALIDATIONS = 20  # in a run, unless they would cost more than the share below
+VALIDATION_COST = 1 / 15  # of the time of the updates, about
+SPEED_KEPT = 0.97  # the mean speed of a run is a little below that of its first steps
+
+
+def learning_rate_at(step: int, total_steps: int, highest: float) -> float:
+    """The learning rate of an update: linear warm-up, then half a cosine down to a twentieth.
+
+    The form of Loshchilov and Hutter (2017, arXiv:1608.03983), without restarts.
+
+    Args:
+        step: counted from 0.
+        total_steps: of the run.
+        highest: what the warm-up reaches.
+    """
+    warm_up = min(100, total_steps // 10)
+    if step < warm_up:
+        return highest * (step + 1) / warm_up
+    done = (step - warm_up) / (total_steps - warm_up)
+    return highest * (0.05 + 0.95 * (1 + math.cos(math.pi * done)) / 2)
+
+
+def validation_interval(total_steps: int, characters_per_step: int, validation_characters: int) -> int:
+    """Steps between validations: some twenty in a run, fewer where they would cost too much.
+
+    Args:
+        total_steps: of the run.
+        characters_per_step: that an update trains on, B * T.
+        validation_characters: that one validation reads.
+    """
+    affordable = validation_characters / 3 / VALIDATION_COST  # a third: it has no backward pass
+    characters = max(total_steps * characters_per_step / VALIDATIONS, affordable)
+    return min(total_steps, math.ceil(characters / characters_per_step))
+
+
+@dataclass(frozen=True)
+class Speed:
+    """What a trial of some steps measured, in seconds."""
+
+    step: float  # of one update
+    validation: float  # of one validation
+    final_pass: float  # of scoring the best weights over the whole validation part
+
+    def steps_within(self, seconds: float, characters_per_step: int, validation_characters: int) -> int:
+        """How many updates fit, with their validations and the final pass.
+
+        A final pass that takes more than half the time is not fitted in: at least half is for training.
+        """
+        left = (seconds - min(self.final_pass, seconds / 2)) * SPEED_KEPT
+        steps = 1
+        for _ in range(3):  # the interval between validations depends on the number of steps
+            interval = validation_interval(steps, characters_per_step, validation_characters)
+            steps = max(1, int(left / (self.step + self.validation / interval)))
+        return steps

@@ -1,0 +1,171 @@
+"""One model, its optimizer and its place in the text: updates, validation, and all that a resume needs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from charrnn.backend import keras, tf
+from charrnn.checkpoint import Checkpoint, Settings
+from charrnn.data import Corpus, steps_per_epoch, validation_streams, windows
+from charrnn.model import CharacterModel, TensorState, to_numpy
+from charrnn.network import Array, Network, state_parts
+from charrnn.schedule import Speed
+
+CLIP_NORM = 1.0  # of the whole gradient
+SCORE_CHUNK = 1000  # characters of a sequential pass that are scored at once
+
+
+class Trainer:
+    """Trains one model on one corpus, step by step, and can tell and take up where it stands."""
+
+    def __init__(self, settings: Settings, corpus: Corpus) -> None:
+        """Build the model and the optimizer at their start."""
+        self.settings = settings
+        self.corpus = corpus
+        self.model = CharacterModel(
+            self.settings.network(self.corpus.vocabulary), self.settings.dropout, self.settings.seed
+        )
+        self.optimizer = keras.optimizers.Adam(self.settings.learning_rate, global_clipnorm=CLIP_NORM)
+        self.optimizer.build(self.model.trainable_variables)
+        self.state: TensorState = self.model.zero_state(self.settings.batch_size)
+        self.steps_per_epoch = steps_per_epoch(
+            len(self.corpus.training), self.settings.batch_size, self.settings.seq_length
+        )
+        self._update = tf.function(self._update_eagerly)
+        self._evaluate = tf.function(self._evaluate_eagerly)
+        self._validation = validation_streams(self.corpus.ids, self.corpus.validation_start, self.settings.seq_length)
+
+    @property
+    def characters_per_step(self) -> int:
+        """B * T."""
+        return self.settings.batch_size * self.settings.seq_length
+
+    @property
+    def validation_characters(self) -> int:
+        """How many characters one validation reads, warm-up and padding included."""
+        return int(self._validation[0].size)
+
+    def _update_eagerly(self, ids: Any, targets: Any, state: TensorState, seed: Any) -> tuple[Any, TensorState]:
+        with tf.GradientTape() as tape:
+            logits, state = self.model(ids, state, dropout_seed=seed)
+            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(targets, logits)  # (B, T)
+            loss = tf.reduce_mean(losses)
+        variables = self.model.trainable_variables
+        gradients = tape.gradient(loss, [variable.value for variable in variables])
+        # The embedding's gradient comes as rows; summed in their order it is the same every time.
+        self.optimizer.apply([tf.convert_to_tensor(gradient) for gradient in gradients], variables)
+        return loss, state
+
+    def _evaluate_eagerly(self, ids: Any, targets: Any, weights: Any, state: TensorState) -> tuple[Any, TensorState]:
+        logits, state = self.model(ids, state)
+        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(targets, logits)
+        return tf.reduce_sum(losses * weights), state
+
+    def batches(self, step: int) -> Iterator[tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]]:
+        """Inputs and targets, each (B, T), of the update after `step` and of all that follow."""
+        epoch, window = divmod(step, self.steps_per_epoch)
+        while True:
+            yield from windows(
+                self.corpus.training,
+                self.settings.batch_size,
+                self.settings.seq_length,
+                self.settings.seed,
+                epoch,
+                first=window,
+            )
+            epoch, window = epoch + 1, 0
+
+    def update(
+        self, step: int, learning_rate: float, batch: tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]
+    ) -> float:
+        """Make update `step` (counted from 0).
+
+        Returns:
+            The loss before it, nats per character.
+        """
+        if step % self.steps_per_epoch == 0:
+            self.state = self.model.zero_state(self.settings.batch_size)
+        self.optimizer.learning_rate.assign(learning_rate)
+        seed = tf.constant([self.settings.seed, step], tf.int64)
+        loss, self.state = self._update(tf.constant(batch[0]), tf.constant(batch[1]), self.state, seed)
+        return float(loss)
+
+    def validate(self) -> float:
+        """Loss over the validation part, or a fixed sample of it, in parallel streams; nats per character."""
+        inputs, targets, weights = self._validation
+        state = self.model.zero_state(len(inputs))
+        total = 0.0
+        for start in range(0, inputs.shape[1], self.settings.seq_length):
+            window = slice(start, start + self.settings.seq_length)
+            loss, state = self._evaluate(
+                tf.constant(inputs[:, window]), tf.constant(targets[:, window]), tf.constant(weights[:, window]), state
+            )
+            total += float(loss)
+        return total / float(weights.sum())
+
+    def measure(self, patience: float) -> Speed:
+        """Try some updates and a validation, and be as before afterwards.
+
+        Args:
+            patience: for how many seconds to make updates, three at the least.
+        """
+        weights, state = self.model.to_numpy(), self.state
+        batches = self.batches(0)
+        self.update(0, 0.0, next(batches))
+        self.validate()  # both are traced now
+        updates: list[float] = []
+        while len(updates) < 3 or sum(updates) < patience:
+            before = time.perf_counter()
+            self.update(1, 0.0, next(batches))
+            updates.append(time.perf_counter() - before)
+        before = time.perf_counter()
+        self.validate()
+        validation = time.perf_counter() - before
+        network = Network(self.model.config, weights)
+        part = self.corpus.ids[self.corpus.validation_start :]
+        before = time.perf_counter()
+        network.loss(part[: SCORE_CHUNK + 1], network.zero_state())
+        final_pass = (time.perf_counter() - before) * len(part) / min(SCORE_CHUNK, len(part))
+        self.model.from_numpy(weights)
+        self._reset_optimizer(0, None)
+        self.state = state
+        return Speed(sum(updates) / len(updates), validation, final_pass)
+
+    def training_tensors(self) -> dict[str, npt.NDArray[np.float32]]:
+        """The optimizer's moments and the carried state, named as `checkpoint.training_shapes` does."""
+        tensors = {name: to_numpy(variable) for name, variable in self._moments().items()}
+        parts = state_parts(self.settings.cell)
+        for layer, layer_state in enumerate(self.state):
+            for part, tensor in zip(parts, layer_state, strict=True):
+                tensors[f"state.layer{layer}.{part}"] = to_numpy(tensor)
+        return tensors
+
+    def _moments(self) -> dict[str, Any]:
+        by_path = {variable.path: variable for variable in self.optimizer.variables}
+        moments = {}
+        for name, variable in self.model.named_weights.items():
+            for moment in ("momentum", "velocity"):
+                path = f"{self.optimizer.name}/{variable.path.replace('/', '_')}_{moment}"
+                moments[f"adam.{moment}.{name}"] = by_path[path]
+        return moments
+
+    def restore(self, saved: Checkpoint) -> None:
+        """Take up what a checkpoint holds."""
+        self.model.from_numpy(saved.weights)
+        self._reset_optimizer(saved.progress.step, saved.training)
+        parts = state_parts(self.settings.cell)
+        self.state = [
+            tuple(tf.constant(saved.training[f"state.layer{layer}.{part}"]) for part in parts)
+            for layer in range(self.settings.layers)
+        ]
+
+    def _reset_optimizer(self, step: int, moments: Mapping[str, Array] | None) -> None:
+        """Set the optimizer's count of updates and its moments; to zero where there are none."""
+        self.optimizer.iterations.assign(step)
+        for name, variable in self._moments().items():
+            variable.assign(moments[name] if moments is not None else np.zeros(variable.shape, np.float32))

@@ -1,0 +1,166 @@
+"""The Vocabulary: which characters the model knows, and the id of each."""
+
+from __future__ import annotations
+
+import codecs
+import sys
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from charrnn.messages import plural, show
+
+Ids = npt.NDArray[np.unsignedinteger]
+Note = Callable[[str], None]
+
+PRINTABLE_ASCII = "\t\n" + "".join(map(chr, range(0x20, 0x7F)))
+VOCABULARY_KINDS = ("ascii", "text", "bytes")
+
+# Typographic characters and what a typewriter would put in their place.
+ASCII_EQUIVALENTS = {
+    **dict.fromkeys("\u2018\u2019\u201a\u201b\u2039\u203a\u2032", "'"),
+    **dict.fromkeys("\u201c\u201d\u201e\u201f\u00ab\u00bb\u2033", '"'),
+    **dict.fromkeys("\u2010\u2011\u2012\u2013\u2212", "-"),
+    **dict.fromkeys("\u2014\u2015", "--"),
+    "\u2026": "...",
+    **dict.fromkeys("\u00a0\u202f\u205f\u3000" + "".join(map(chr, range(0x2000, 0x200B))), " "),
+}
+_TO_ASCII = str.maketrans(ASCII_EQUIVALENTS)
+
+_CHUNK = 1 << 20  # characters looked up at once: what keeps the memory for a large text small
+
+
+def ignore_note(_: str) -> None:
+    """Drop a note: for callers that have nobody to tell."""
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The character map: which characters the model knows, and the id of each.
+
+    Attributes:
+        kind: `ascii` (printable ASCII, newline, tab, and one unknown symbol), `text` (a text's
+            own characters) or `bytes` (the 256 byte values, for raw bytes).
+        characters: the characters in the order of their ids; for `bytes`, U+0000 to U+00FF stand
+            for the byte values.
+    """
+
+    kind: str
+    characters: str
+
+    @staticmethod
+    def ascii() -> Vocabulary:
+        """Printable ASCII, newline and tab (97 symbols), and an unknown symbol."""
+        return Vocabulary("ascii", PRINTABLE_ASCII)
+
+    @staticmethod
+    def bytes() -> Vocabulary:
+        """The 256 byte values."""
+        return Vocabulary("bytes", "".join(map(chr, range(256))))
+
+    def __len__(self) -> int:
+        """The number of ids, the unknown symbol included."""
+        return len(self.characters) + (self.unknown is not None)
+
+    @property
+    def unknown(self) -> int | None:
+        """The id of the unknown symbol: the last one of `ascii`; the other kinds have none."""
+        return len(self.characters) if self.kind == "ascii" else None
+
+    @property
+    def dtype(self) -> type[np.unsignedinteger]:
+        """The smallest unsigned integer that holds every id."""
+        return np.uint8 if len(self) <= 1 << 8 else np.uint16 if len(self) <= 1 << 16 else np.uint32
+
+    @cached_property
+    def _id_of(self) -> dict[str, int]:
+        return {character: index for index, character in enumerate(self.characters)}
+
+    def __contains__(self, character: str) -> bool:
+        return character in self._id_of
+
+    def id_of(self, character: str) -> int | None:
+        """The character's id, None if the model does not know it."""
+        return self._id_of.get(character)
+
+    def normalise(self, text: str, note: Note = ignore_note) -> str:
+        """Change a text as this vocabulary's training text was changed: `ascii` maps typography.
+
+        Args:
+            text: any text.
+            note: told, in a line, what was mapped.
+        """
+        if self.kind != "ascii" or text.isascii():
+            return text
+        counts = {c: n for c, n in count_characters(text).items() if c in ASCII_EQUIVALENTS}
+        if not counts:
+            return text
+        note(
+            f"mapped {plural(sum(counts.values()), 'typographic character')} to ASCII ("
+            + ", ".join(f"{show(c)} to {ASCII_EQUIVALENTS[c]!r}" for c in counts)
+            + ")"
+        )
+        return text.translate(_TO_ASCII)
+
+    def encode(self, text: str) -> Ids:
+        """Ids of a text, shape (len(text),). Characters outside become the unknown symbol.
+
+        Raises:
+            KeyError: a character outside, and there is no unknown symbol.
+        """
+        outside = len(self) if self.unknown is None else self.unknown
+        table = np.full(sys.maxunicode + 1, outside, dtype=np.int64)
+        table[[ord(c) for c in self.characters]] = np.arange(len(self.characters))
+        ids = np.empty(len(text), dtype=self.dtype)
+        for start in range(0, len(text), _CHUNK):
+            found = table[_code_points(text[start : start + _CHUNK])]
+            if self.unknown is None and found.size and found.max() == outside:
+                raise KeyError(text[start + int(found.argmax())])
+            ids[start : start + len(found)] = found
+        return ids
+
+    def nearest(self, character: str) -> str | None:
+        """The known text that comes closest: ASCII equivalent, without its accent, other case.
+
+        Returns:
+            One or more known characters, None where nothing comes close.
+        """
+        bare = "".join(c for c in unicodedata.normalize("NFKD", character) if not unicodedata.combining(c))
+        candidates = [ASCII_EQUIVALENTS.get(character, ""), character.swapcase(), bare, bare.swapcase()]
+        for candidate in candidates:
+            if candidate and all(c in self for c in candidate):
+                return candidate
+        return None
+
+    def decode(self, ids: Iterable[int]) -> Iterator[str]:
+        """The text of ids: for each the text that it completes, and at the end what is left.
+
+        Bytes are held until they make up a character of UTF-8; invalid or unfinished ones become U+FFFD.
+        """
+        if self.kind != "bytes":
+            characters = self.characters + ("\ufffd" if self.unknown is not None else "")
+            for id in ids:
+                yield characters[id]
+            return
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        for id in ids:
+            yield decoder.decode(bytes((id,)))
+        if left := decoder.decode(b"", final=True):
+            yield left
+
+
+def count_characters(text: str) -> dict[str, int]:
+    """How often each character of a text occurs, in code point order."""
+    counts = np.zeros(sys.maxunicode + 1, dtype=np.int64)
+    for start in range(0, len(text), _CHUNK):
+        found = np.bincount(_code_points(text[start : start + _CHUNK]))
+        counts[: len(found)] += found
+    return {chr(point): int(counts[point]) for point in np.flatnonzero(counts)}
+
+
+def _code_points(text: str) -> npt.NDArray[np.uint32]:
+    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")

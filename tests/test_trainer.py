@@ -1,0 +1,80 @@
+"""Updates and validation against stock Keras and the NumPy network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from charrnn import checkpoint
+from charrnn.data import read_bytes, read_corpus
+from charrnn.network import Network
+from charrnn.planning import default_settings
+from charrnn.runs import Run
+
+if TYPE_CHECKING:
+    from charrnn.trainer import Trainer
+
+
+def trainer_of(folder: Path, **given: Any) -> Trainer:
+    from charrnn.trainer import Trainer
+
+    corpus = read_corpus(read_bytes([str(folder / "small.txt")]))
+    return Trainer(default_settings(len(corpus.training), {"vocabulary": "ascii", **given}), corpus)
+
+
+def test_validation_in_streams_is_the_numpy_networks_loss(trained: Path) -> None:
+    """An independent reference: each stream read by the NumPy network from its warm-up on."""
+    run = Run(trained / "checkpoints" / "small")
+    trainer = trainer_of(trained, epochs=1, units=32, embedding=16)
+    best = checkpoint.load(run.best)
+    trainer.model.from_numpy(best.weights)
+    inputs, targets, weights = trainer._validation
+    network = Network(best.config, best.weights)
+    logits, _ = network.forward(inputs, network.zero_state(len(inputs)))
+    scores = logits.astype(np.float64)
+    log_sum = np.log(np.exp(scores).sum(axis=-1))
+    losses = log_sum - np.take_along_axis(scores, targets[..., None], axis=-1)[..., 0]
+    assert trainer.validate() == pytest.approx(float((losses * weights).sum() / weights.sum()), abs=1e-4)
+
+
+def test_an_update_is_stock_keras_on_the_same_batches(trained: Path) -> None:
+    """Five updates with carried state, against stock layers with `stateful=True` and `train_on_batch`."""
+    from charrnn.backend import keras
+    from charrnn.trainer import CLIP_NORM
+
+    trainer = trainer_of(trained, epochs=1, units=24, embedding=8, layers=2, batch_size=4, seq_length=20, dropout=0.0)
+    stock = keras.Sequential(
+        [
+            keras.layers.Embedding(98, 8),
+            keras.layers.LSTM(24, return_sequences=True, stateful=True),
+            keras.layers.LSTM(24, return_sequences=True, stateful=True),
+            keras.layers.Dense(98),
+        ]
+    )
+    stock.build((4, 20))
+    stock.set_weights(list(trainer.model.to_numpy().values()))
+    stock.compile(
+        keras.optimizers.Adam(0.003, global_clipnorm=CLIP_NORM),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+    )
+    batches = trainer.batches(0)
+    for step in range(5):
+        batch = next(batches)
+        ours = trainer.update(step, 0.003, batch)
+        theirs = stock.train_on_batch(*batch)
+        assert ours == pytest.approx(float(theirs), abs=1e-5)
+    for (name, weight), reference in zip(trainer.model.to_numpy().items(), stock.get_weights(), strict=True):
+        np.testing.assert_allclose(weight, reference, rtol=0, atol=2e-4, err_msg=name)
+
+
+def test_a_measurement_leaves_everything_as_it_was(trained: Path) -> None:
+    trainer = trainer_of(trained, epochs=1, units=16, embedding=8)
+    before = {**trainer.model.to_numpy(), **trainer.training_tensors()}
+    speed = trainer.measure(patience=0.1)
+    assert min(speed.step, speed.validation, speed.final_pass) > 0
+    after = {**trainer.model.to_numpy(), **trainer.training_tensors()}
+    assert all((before[name] == after[name]).all() for name in before)
+    assert int(trainer.optimizer.iterations) == 0
