@@ -11,8 +11,10 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from charrnn import CharrnnError
+from charrnn.messages import plural
 
 
 @contextlib.contextmanager
@@ -39,7 +41,7 @@ def _stderr_held_back() -> Iterator[None]:
 
 
 os.environ["KERAS_BACKEND"] = "tensorflow"
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # what matters is raised as well
 try:
     with _stderr_held_back():
         import keras
@@ -52,31 +54,38 @@ except ImportError as error:
         "python -m pip install --force-reinstall tensorflow keras"
     ) from error
 
-__all__ = ["choose_device", "keras", "tf"]
+__all__ = ["Device", "choose_device", "keras", "tf"]
 
 
-def choose_device(wanted: str | None) -> str:
+@dataclass(frozen=True)
+class Device:
+    """What the work is placed on."""
+
+    name: str  # for people
+    gpu: bool
+    cores: int  # that this process may use
+
+
+def choose_device(wanted: str | None) -> Device:
     """Place the work on a GPU when TensorFlow sees one, else on the CPU.
 
     Args:
         wanted: `cpu` or `gpu` to force it.
-
-    Returns:
-        What it is placed on, in words.
 
     Raises:
         CharrnnError: a GPU is wanted and there is none.
     """
     if wanted == "gpu" and not _GPUS:
         raise CharrnnError(
-            "TensorFlow sees no GPU: on Linux with an NVIDIA card and its driver, "
-            "pip install 'charrnn[cuda]' brings the CUDA libraries; or leave --device out to train on the CPU"
+            "TensorFlow sees no GPU: on Linux with an NVIDIA card and its driver, the extra charrnn[cuda] brings "
+            "the CUDA libraries (python -m pip install '.[cuda]' in charrnn's folder); "
+            "or leave --device out to train on the CPU"
         )
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if wanted == "cpu" or not _GPUS:
         tf.config.set_visible_devices([], "GPU")
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return f"the CPU ({cores} core{'' if cores == 1 else 's'})"
+        return Device(f"the CPU ({plural(cores, 'core')})", False, cores)
     for gpu in _GPUS:
         tf.config.experimental.set_memory_growth(gpu, True)
     details = tf.config.experimental.get_device_details(_GPUS[0])
-    return f"the GPU ({details.get('device_name', _GPUS[0].name)})"
+    return Device(f"the GPU ({details.get('device_name', _GPUS[0].name)})", True, cores)

@@ -26,6 +26,7 @@ from charrnn.network import GATES, Array, NetworkConfig, state_parts, weight_sha
 from charrnn.vocabulary import VOCABULARY_KINDS, Vocabulary
 
 FORMAT_VERSION = 1
+PRECISIONS = ("auto", "float32", "bfloat16")
 _METADATA_KEY = "charrnn"
 _NO_CHECKSUM = "0" * 64
 _MAX_HEADER = 100_000_000  # bytes, safetensors' own limit
@@ -50,6 +51,7 @@ class Settings:
     epochs: int | None  # passes over the training part, or
     minutes: float | None  # wall clock
     seed: int
+    precision: str  # auto, float32 or bfloat16: of the operands of matrix products
 
     def network(self, vocabulary: Vocabulary) -> NetworkConfig:
         """The sizes of the network for a vocabulary."""
@@ -62,6 +64,8 @@ class Progress:
 
     total_steps: int  # decided once, at the start
     validate_every: int  # steps; decided once, at the start
+    precision: str  # float32 or bfloat16; decided once, at the start
+    parts: int  # that the batch is split into; decided once, at the start
     step: int  # updates made
     best_step: int | None  # when the validation loss was lowest
     best_loss: float | None  # that loss, nats per character
@@ -198,7 +202,7 @@ def load(path: Path) -> Checkpoint:
                 raise CharrnnError(f"{path}: not a file; a checkpoint ends in .safetensors")
             data = file.read()
     except FileNotFoundError:
-        raise CharrnnError(f"{path}: no such checkpoint") from None
+        raise CharrnnError(f"{path}: no such checkpoint", exit_code=2) from None
     except OSError as error:
         raise CharrnnError(f"{path}: cannot be read: {error.strerror or error}") from None
     try:
@@ -323,12 +327,15 @@ def _check_settings(settings: Settings) -> None:
     _expect(0 <= settings.dropout < 1, f"dropout is {settings.dropout}")
     _expect(settings.learning_rate > 0, f"learning_rate is {settings.learning_rate}")
     _expect(settings.seed >= 0, f"seed is {settings.seed}")
+    _expect(settings.precision in PRECISIONS, f"precision is {settings.precision!r}")
     _expect((settings.epochs is None) != (settings.minutes is None), "epochs and minutes contradict")
 
 
 def _check_progress(progress: Progress) -> None:
     _expect(0 <= progress.step <= progress.total_steps, f"step is {progress.step}")
     _expect(progress.validate_every >= 1, f"validate_every is {progress.validate_every}")
+    _expect(progress.precision in PRECISIONS[1:], f"precision is {progress.precision!r}")
+    _expect(1 <= progress.parts <= _MAX_SIZE, f"parts is {progress.parts}")
     _expect((progress.best_step is None) == (progress.best_loss is None), "best step and loss contradict")
 
 

@@ -52,12 +52,24 @@ def _set_debug(ctx: click.Context, _: click.Parameter, value: bool) -> None:
         ctx.find_root().obj.debug = True
 
 
+_PATH = click.Path(
+    allow_dash=True, readable=False
+)  # whose names the shell completes; that it is there is checked where it is read
+
+
+def _complete_run(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
+    from charrnn.runs import all_runs
+
+    return [run.name for run in all_runs(ctx.params.get("folder") or "checkpoints") if run.name.startswith(incomplete)]
+
+
 _debug_option = click.option(
     "--debug", is_flag=True, expose_value=False, callback=_set_debug, help="Show a traceback when something fails."
 )
 _folder_option = click.option(
     "--checkpoints-dir",
     "folder",
+    type=_PATH,
     default="checkpoints",
     show_default=True,
     envvar="CHARRNN_CHECKPOINTS_DIR",
@@ -79,8 +91,8 @@ def cli() -> None:
     """  # noqa: D301 - \\b is click's mark for lines that are not to be wrapped
 
 
-@cli.command()
-@click.argument("files", nargs=-1, required=True, metavar="FILE...")
+@cli.command(short_help="Train a model on text files.")
+@click.argument("files", nargs=-1, required=True, type=_PATH, metavar="FILE...")
 @click.option("--name", help="Name of the run.  [default: the first file's, without its ending]")
 @click.option("--epochs", type=click.IntRange(min=1), help="Passes over the text.  [default: sized to the text]")
 @click.option("--minutes", type=_FiniteRange(min=0, min_open=True), help="Train for this long instead of --epochs.")
@@ -123,6 +135,11 @@ def cli() -> None:
     "--errors",
     type=click.Choice(["strict", "replace"]),
     help="Refuse bytes that are not valid, or read them as U+FFFD.  [default: strict]",
+)
+@click.option(
+    "--precision",
+    type=click.Choice(["auto", "float32", "bfloat16"]),
+    help="Of the factors of an LSTM's matrix products on a CPU; sums are float32.  [default: auto, the faster]",
 )
 @click.option("--device", type=click.Choice(["cpu", "gpu"]), help="Where to train.  [default: a GPU if there is one]")
 @_folder_option
@@ -173,9 +190,9 @@ def _waiting_for(what: str) -> Iterator[None]:
             click.echo("\r" + " " * (len(what) + 4) + "\r", err=True, nl=False)
 
 
-@cli.command()
+@cli.command(short_help="Write new text from a trained model.")
 @click.option("--prime", help="Text to continue.  [default: none; starts as after a newline]")
-@click.option("--prime-file", metavar="PATH", help="File with the text to continue; - is standard input.")
+@click.option("--prime-file", type=_PATH, metavar="PATH", help="File with the text to continue; - is standard input.")
 @click.option("--length", type=click.IntRange(min=0), default=1000, show_default=True, help="New characters.")
 @click.option(
     "--temperature",
@@ -199,6 +216,7 @@ def _waiting_for(what: str) -> Iterator[None]:
 @click.option(
     "--checkpoint",
     metavar="WHERE",
+    shell_complete=_complete_run,
     help="A run's name or folder, or a checkpoint file.  [default: the run last trained]",
 )
 @_folder_option
@@ -259,10 +277,11 @@ def _write_text(pieces: Iterable[str]) -> None:
             raise CharrnnError(f"stdout: cannot be written to: {error.strerror or error}") from None
 
 
-@cli.command("plot-loss")
-@click.argument("runs", nargs=-1, metavar="[RUN]...")
+@cli.command("plot-loss", short_help="Draw the training and validation loss of runs.")
+@click.argument("runs", nargs=-1, metavar="[RUN]...", shell_complete=_complete_run)
 @click.option(
     "--out",
+    type=_PATH,
     metavar="PATH",
     help="A .png, .svg or .pdf file.  [default: loss.png in the run's folder; of several runs, beside the first]",
 )
@@ -276,7 +295,7 @@ def plot_loss(runs: tuple[str, ...], out: str | None, show: bool, folder: str) -
     from charrnn.plotting import save_loss
     from charrnn.runs import find_run
 
-    found = [find_run(name, folder) for name in runs or [None]]
+    found = list(dict.fromkeys(find_run(name, folder) for name in runs or [None]))
     names = [run.name for run in found]
     histories = {}
     for run in found:

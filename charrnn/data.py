@@ -236,6 +236,7 @@ def read_corpus(
                 f"{plural(sum(outside.values()), 'character')} outside the vocabulary became the unknown symbol: "
                 + ", ".join(f"{show(c)} ({outside[c]:,})" for c in shown)
                 + (f" and {plural(len(outside) - len(shown), 'other')}" if len(outside) > len(shown) else "")
+                + (f"; that is {share:.0%} of the text, which --vocabulary text would keep" if share > 0.01 else "")
             )
     sha256 = hashlib.sha256()
     for start in range(0, len(text), _CHUNK):

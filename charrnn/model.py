@@ -6,12 +6,16 @@ logits, state = model(ids, model.zero_state(batch_size))
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from charrnn.backend import keras, tf
+from charrnn.backend import Device, keras, tf
+from charrnn.checkpoint import Progress, Settings
+from charrnn.lstm import FastLSTM
 from charrnn.network import Array, NetworkConfig, state_parts, weight_shapes
 
 LAYERS = {"lstm": keras.layers.LSTM, "gru": keras.layers.GRU, "rnn": keras.layers.SimpleRNN}
@@ -25,31 +29,105 @@ def to_numpy(tensor: Any) -> Array:
     return np.array(tf.convert_to_tensor(tensor).numpy())
 
 
+@dataclass(frozen=True)
+class Layout:
+    """How the arithmetic is laid out on the machine: it changes speed and rounding, nothing else."""
+
+    fast: bool = False  # FastLSTM instead of stock Keras layers: for an LSTM on a CPU
+    precision: str = "float32"  # of the operands of FastLSTM's matrix products: float32 or bfloat16
+    parts: int = 1  # that the batch is split into, to be worked on side by side
+
+
+_LEAST_ROWS = 8  # of the batch in a part: with fewer, reading the weights costs more than the products
+
+
+def choose_layout(device: Device, settings: Settings, decided: Progress | None) -> Layout:
+    """Decide how a run's arithmetic is laid out, and give TensorFlow its threads for it.
+
+    To be called before anything else is computed.
+
+    Args:
+        device: that the run is placed on.
+        settings: of the run.
+        decided: where a run that is continued stands, whose precision and parts are kept.
+    """
+    if device.gpu or settings.cell != "lstm":
+        return Layout()
+    parts = decided.parts if decided else min(device.cores, max(1, settings.batch_size // _LEAST_ROWS))
+    tf.config.threading.set_inter_op_parallelism_threads(device.cores)
+    tf.config.threading.set_intra_op_parallelism_threads(max(1, device.cores // parts))
+    if decided:
+        precision = decided.precision
+    elif settings.precision == "auto":
+        precision = faster_precision(settings.batch_size // parts, settings.units)
+    else:
+        precision = settings.precision
+    return Layout(True, precision, parts)
+
+
+def faster_precision(rows: int, units: int) -> str:
+    """Measure, in some milliseconds, whether bfloat16 operands pay: `float32` or `bfloat16`.
+
+    Args:
+        rows: of the batch in one part.
+        units: H.
+    """
+    h, weights = tf.random.normal((rows, units)), tf.random.normal((units, 4 * units))
+    seconds = {}
+    for precision in ("float32", "bfloat16"):
+        low = tf.cast(weights, precision)
+
+        @tf.function  # type: ignore[untyped-decorator]  # TensorFlow has no types
+        def step(h: Any, low: Any = low, precision: str = precision) -> Any:
+            for _ in range(10):
+                z = tf.cast(tf.matmul(tf.cast(h, precision), low), tf.float32)
+                h = z[:, :units] / (1 + tf.abs(z[:, units : 2 * units]))
+            return h
+
+        step(h)  # is traced
+        times = []
+        for _ in range(7):
+            start = time.perf_counter()
+            step(h)
+            times.append(time.perf_counter() - start)
+        seconds[precision] = min(times)
+    return "bfloat16" if seconds["bfloat16"] < 0.9 * seconds["float32"] else "float32"
+
+
 class CharacterModel(keras.Model):  # type: ignore[misc]  # Keras has no types
     """The network that is trained: (ids, state) -> (logits, state).
 
     State is explicit: what a call returns is handed to the next, and no layer keeps any.
     """
 
-    def __init__(self, config: NetworkConfig, dropout: float, seed: int) -> None:
+    def __init__(self, config: NetworkConfig, dropout: float, seed: int, layout: Layout = Layout()) -> None:
         """Build the layers with initial weights that are a function of the seed alone.
 
         Args:
             config: the sizes.
             dropout: the share of each recurrent layer's outputs set to 0 in training.
             seed: of the initial weights.
+            layout: of the arithmetic.
         """
         super().__init__()
         keras.utils.set_random_seed(seed)
         self.config = config
         self.dropout = dropout
+        self.layout = layout
         self.embedding = keras.layers.Embedding(config.vocabulary_size, config.embedding)
-        # Not unrolled, no dropout within: what lets Keras choose cuDNN on a GPU.
+        # The stock layers are not unrolled and have no dropout within: what lets Keras choose cuDNN on a GPU.
         self.recurrent = [
-            LAYERS[config.cell](config.units, return_sequences=True, return_state=True) for _ in range(config.layers)
+            FastLSTM(config.units, layout.precision)
+            if layout.fast
+            else LAYERS[config.cell](config.units, return_sequences=True, return_state=True)
+            for _ in range(config.layers)
         ]
         self.softmax = keras.layers.Dense(config.vocabulary_size)  # its logits; the loss normalises them
-        self(tf.zeros((1, 1), tf.int32), self.zero_state(1))
+        self.embedding.build()
+        for index, layer in enumerate(self.recurrent):
+            layer.build((None, None, config.embedding if index == 0 else config.units))
+        self.softmax.build((None, config.units))
+        self.built = True
 
     def zero_state(self, batch_size: int) -> TensorState:
         """The state at the start of a stream, for B streams."""
@@ -67,15 +145,65 @@ class CharacterModel(keras.Model):  # type: ignore[misc]  # Keras has no types
         Returns:
             Logits of the character after each, (B, T, V), and the state after the last.
         """
-        outputs = self.embedding(ids)  # (B, T, E)
+        logits, state = self._read(tf.transpose(ids), self._first_table(), state, dropout_seed)
+        return tf.transpose(logits, (1, 0, 2)), state
+
+    def loss_sum(
+        self, ids: Any, targets: Any, weights: Any, state: TensorState, dropout_seed: Any = None
+    ) -> tuple[Any, TensorState]:
+        """Weighted sum of the cross-entropies of the targets, in nats, the batch in parts side by side.
+
+        Args:
+            ids: (B, T) int32.
+            targets: (B, T) int32.
+            weights: (B, T) float32, of each target.
+            state: as `call` takes it.
+            dropout_seed: as `call` takes it.
+
+        Returns:
+            The sum, a scalar, and the state after the last character.
+        """
+        parts = min(self.layout.parts, ids.shape[0])
+        sizes = [ids.shape[0] // parts + (part < ids.shape[0] % parts) for part in range(parts)]
+        table = self._first_table()
+        split_state = [[tf.split(tensor, sizes) for tensor in layer_state] for layer_state in state]
+        total, states = tf.zeros(()), []
+        for part, (part_ids, part_targets, part_weights) in enumerate(
+            zip(*(tf.split(tf.transpose(tensor), sizes, axis=1) for tensor in (ids, targets, weights)), strict=True)
+        ):
+            seed = None if dropout_seed is None else tf.random.experimental.stateless_fold_in(dropout_seed, part)
+            part_state = [tuple(tensor[part] for tensor in layer_state) for layer_state in split_state]
+            logits, part_state = self._read(part_ids, table, part_state, seed)
+            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(part_targets, logits)  # (T, B)
+            total += tf.reduce_sum(losses * part_weights)
+            states.append(part_state)
+        joined = [
+            tuple(tf.concat(tensors, axis=0) for tensors in zip(*layer_states, strict=True))
+            for layer_states in zip(*states, strict=True)
+        ]
+        return total, joined
+
+    def _first_table(self) -> Any:
+        return self.recurrent[0].table(tf.convert_to_tensor(self.embedding.embeddings)) if self.layout.fast else None
+
+    def _read(self, ids: Any, table: Any, state: TensorState, dropout_seed: Any) -> tuple[Any, TensorState]:
+        """From ids (T, B) to logits (T, B, V)."""
+        fast = self.layout.fast
+        outputs = ids if fast else self.embedding(tf.transpose(ids))  # (B, T, E)
         new_state: TensorState = []
         for index, layer in enumerate(self.recurrent):
-            outputs, *layer_state = layer(outputs, initial_state=list(state[index]))  # (B, T, H)
+            if not fast:
+                outputs, *layer_state = layer(outputs, initial_state=list(state[index]))  # (B, T, H)
+            elif index == 0:
+                outputs, *layer_state = layer.over_ids(outputs, table, state[0])  # (T, B, H)
+            else:
+                outputs, *layer_state = layer.over_vectors(outputs, state[index])
             new_state.append(tuple(layer_state))
             if self.dropout and dropout_seed is not None:
                 layer_seed = tf.random.experimental.stateless_fold_in(dropout_seed, index)
                 outputs = tf.nn.experimental.stateless_dropout(outputs, self.dropout, layer_seed)
-        return self.softmax(outputs), new_state
+        logits = self.softmax(tf.cast(outputs, tf.float32))
+        return (logits if fast else tf.transpose(logits, (1, 0, 2))), new_state
 
     @property
     def named_weights(self) -> dict[str, Any]:

@@ -90,8 +90,9 @@ def default_settings(characters: int, given: Mapping[str, Any]) -> Settings:
         while training_size(minimum) < batch_size * seq_length:
             minimum += 1
         raise CharrnnError(
-            f"the text is too short: {plural(minimum, 'character')} are the least to train on "
-            f"in {plural(batch_size, 'stream')} of windows of {seq_length}"
+            f"the text is too short: with {plural(batch_size, 'stream')} of windows of {seq_length} characters, "
+            f"{plural(minimum, 'character')} are the least"
+            + (": lower --batch-size or --seq-length" if {"batch_size", "seq_length"} & given.keys() else "")
         )
     settings = {
         "vocabulary": None,
@@ -106,6 +107,7 @@ def default_settings(characters: int, given: Mapping[str, Any]) -> Settings:
         "epochs": None if "minutes" in given else min(_MAX_EPOCHS, max(1, round(_TRAINED_CHARACTERS / characters))),
         "minutes": None,
         "seed": 1,
+        "precision": "auto",
         **given,
         "batch_size": batch_size,
         "seq_length": seq_length,
@@ -152,7 +154,7 @@ def plan_training(
     run.check_writable()
     resume = None if fresh else load_last(run)
     if resume is not None:
-        _refuse_changes(run, resume.settings, given)
+        _refuse_changes(run, resume.settings, resume.progress.finished, given)
         given = dataclasses.asdict(resume.settings)
 
     notes: list[str] = []
@@ -172,8 +174,8 @@ def plan_training(
         if resume.progress.finished:
             return (
                 f"{run.folder} is finished: {plural(resume.progress.total_steps, 'step')}, validation loss "
-                f"{resume.progress.final_loss:.4f} nats per character; to go further give --fresh with more "
-                "--epochs or --minutes, or sample from it with charrnn sample"
+                f"{resume.progress.final_loss:.4f} nats per character; to go further train anew and longer, with "
+                "--fresh and more --minutes or --epochs, or sample from it with charrnn sample"
             )
     for line in notes:
         note(line)
@@ -197,7 +199,7 @@ def load_last(run: Run) -> Checkpoint | None:
     return last
 
 
-def _refuse_changes(run: Run, settings: Settings, given: Mapping[str, Any]) -> None:
+def _refuse_changes(run: Run, settings: Settings, finished: bool, given: Mapping[str, Any]) -> None:
     def option(name: str, value: Any) -> str:
         return (
             f"--{name.replace('_', '-')} {value:g}"
@@ -212,22 +214,24 @@ def _refuse_changes(run: Run, settings: Settings, given: Mapping[str, Any]) -> N
     if "epochs" in changed or "minutes" in changed:  # one of the two is set, the other None
         old |= {"epochs": settings.epochs, "minutes": settings.minutes}
     raise CharrnnError(
-        f"{run.folder} was started with {', '.join(option(n, v) for n, v in old.items() if v is not None)}, "
-        f"not {', '.join(option(n, v) for n, v in changed.items())}: leave that out to continue it, "
-        "or give --fresh to start over, or --name for another run"
+        f"{run.folder} {'is finished; it ' if finished else ''}was started with "
+        f"{', '.join(option(n, v) for n, v in old.items() if v is not None)}, "
+        f"not {', '.join(option(n, v) for n, v in changed.items())}: "
+        + ("" if finished else "leave that out to continue it, or ")
+        + "give --fresh to start over, or --name for another run"
     )
 
 
 def _default_name(files: Sequence[str]) -> str:
-    return Path(files[0]).stem.lstrip(".")
+    return Path(files[0]).stem.lstrip(".-")
 
 
 def _commands(files: Sequence[str], name: str, folder: str, device: str | None) -> tuple[str, str]:
-    where = [] if folder == os.environ.get(FOLDER_VARIABLE, DEFAULT_FOLDER) else [f"--checkpoints-dir={folder}"]
-    options = [] if files[0] != "-" and name == _default_name(files) else [f"--name={name}"]
-    options += where if device is None else [*where, f"--device={device}"]
+    where = [] if folder == os.environ.get(FOLDER_VARIABLE, DEFAULT_FOLDER) else ["--checkpoints-dir", folder]
+    options = [] if files[0] != "-" and name == _default_name(files) else ["--name", name]
+    options += where if device is None else [*where, "--device", device]
     separator = ["--"] if any(file.startswith("-") and file != "-" for file in files) else []
     return (
         shlex.join(["charrnn", "train", *options, *separator, *files]),
-        shlex.join(["charrnn", "sample", *where, f"--checkpoint={name}"]),
+        shlex.join(["charrnn", "sample", *where, "--checkpoint", name]),
     )

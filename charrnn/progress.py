@@ -96,10 +96,9 @@ class LiveDisplay(ProgressDisplay):
         self._first: tuple[float, int] | None = None  # time and step of the first update here
         self._shown = 0.0
         self._bar = Bar(
-            TextColumn("{task.description}", table_column=Column(no_wrap=True)),
-            BarColumn(bar_width=None),
             TimeRemainingColumn(compact=True, table_column=Column(no_wrap=True, min_width=5)),
-            TextColumn("left", table_column=Column(no_wrap=True)),
+            TextColumn("left {task.description}", table_column=Column(no_wrap=True)),
+            BarColumn(bar_width=None),
             console=self._console,
             expand=True,
             transient=True,
@@ -124,8 +123,9 @@ class LiveDisplay(ProgressDisplay):
         self._bar.update(
             self._task,
             completed=step,
-            description=f"epoch {step / self._steps_per_epoch:.2f}  step {step:,}/{self._total_steps:,}  "
-            f"loss {self._loss:.3f}{val_loss}  {speed:,.0f} chars/s",
+            # What matters most comes first: a narrow terminal cuts the rest off.
+            description=f" loss {self._loss:.3f}{val_loss}  epoch {step / self._steps_per_epoch:.2f}  "
+            f"step {step:,}/{self._total_steps:,}  {speed:,.0f} chars/s",
         )
 
     def report(self, report: Report, is_best: bool, sample: str | None) -> None:

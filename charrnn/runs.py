@@ -228,9 +228,10 @@ def run_named(name: str, folder: str) -> Run:
     Raises:
         CharrnnError: the name cannot be a folder's.
     """
-    if not name or name != Path(name).name or name.startswith(".") or "\0" in name:
+    if not name or name != Path(name).name or name.startswith((".", "-")) or "\0" in name:
         raise CharrnnError(
-            f"{name!r} cannot be a run's name: choose one with --name that has no / and no . in front", exit_code=2
+            f"{name!r} cannot be a run's name: with --name choose one without / and not starting with . or -",
+            exit_code=2,
         )
     return Run(Path(folder) / name)
 
@@ -259,15 +260,19 @@ def find_run(name: str | None, folder: str) -> Run:
     if name is None:
         runs = all_runs(folder)
         if not runs:
-            raise CharrnnError(f"no runs in {folder}/ yet: train one with charrnn train FILE")
+            raise CharrnnError(
+                f"no runs in {Path(folder).absolute()} yet: train one with charrnn train FILE, "
+                "or say with --checkpoints-dir where there are some"
+            )
         return runs[0]
     for path in (Path(folder) / name, Path(name)):
         run = Run(path.resolve() if path.name in ("", "..") else path)
         if run.exists():
             return run
-    runs = all_runs(folder)
-    known = f" (there are: {', '.join(run.name for run in runs[:8])})" if runs else ""
-    raise CharrnnError(f"{name}: no such run in {folder}/{known}")
+    names = [run.name for run in all_runs(folder)]
+    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
+    known = f" (there are: {', '.join(names[:8])}{more})" if names else ""
+    raise CharrnnError(f"{name}: no such run in {folder}/{known}", exit_code=2)
 
 
 def find_checkpoint(where: str | None, folder: str) -> Path:

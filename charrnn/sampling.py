@@ -133,12 +133,11 @@ def encode_prime(vocabulary: Vocabulary, prime: str, unknown: str | None, note: 
     """
     if vocabulary.kind == "bytes":
         return np.frombuffer(prime.encode("utf-8", "surrogateescape"), np.uint8)
-    text = vocabulary.normalise(plain_text("prime", prime, note), lambda line: note(f"prime: {line}"))
+    notes: list[str] = []
+    text = vocabulary.normalise(plain_text("prime", prime, notes.append), lambda line: notes.append(f"prime: {line}"))
     strangers = dict.fromkeys(c for c in text if c not in vocabulary)
-    if not strangers:
-        return vocabulary.encode(text)
     nearest = {c: vocabulary.nearest(c) for c in strangers}
-    if unknown is None:
+    if strangers and unknown is None:
         raise CharrnnError(
             "the model does not know "
             + ", ".join(
@@ -150,8 +149,11 @@ def encode_prime(vocabulary: Vocabulary, prime: str, unknown: str | None, note: 
         )
     instead = "\ufffd" if vocabulary.unknown is not None else ""
     pieces = {c: "" if unknown == "skip" else nearest[c] or instead for c in strangers}
-    note(
-        f"prime: {plural(sum(text.count(c) for c in strangers), 'character')} unknown to the model: "
-        + ", ".join(f"{show(c)!r} " + (f"became {pieces[c]!r}" if pieces[c] else "left out") for c in strangers)
-    )
+    if strangers:
+        notes.append(
+            f"prime: {plural(sum(text.count(c) for c in strangers), 'character')} unknown to the model: "
+            + ", ".join(f"{show(c)!r} " + (f"became {pieces[c]!r}" if pieces[c] else "left out") for c in strangers)
+        )
+    for line in notes:
+        note(line)
     return vocabulary.encode("".join(pieces.get(c, c) for c in text))

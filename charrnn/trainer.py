@@ -12,32 +12,58 @@ import numpy.typing as npt
 from charrnn.backend import keras, tf
 from charrnn.checkpoint import Checkpoint, Settings
 from charrnn.data import Corpus, steps_per_epoch, validation_streams, windows
-from charrnn.model import CharacterModel, TensorState, to_numpy
+from charrnn.model import CharacterModel, Layout, TensorState, to_numpy
 from charrnn.network import Array, Network, state_parts
 from charrnn.schedule import Speed
 
 CLIP_NORM = 1.0  # of the whole gradient
+FRESH_EVERY = 16
+"""Every so many updates one of the streams, in turn, starts anew from the zero state.
+
+Without it a network sees that state once an epoch only, and early in training cannot start from it: samples
+and validation, which do, go wrong. On tinyshakespeare after 0.9 epochs the validation loss is 1.92 with it and
+2.14 without; after 2 epochs both are 1.78.
+"""
 SCORE_CHUNK = 1000  # characters of a sequential pass that are scored at once
+
+
+class FusedAdam(keras.optimizers.Adam):  # type: ignore[misc]  # Keras has no types
+    """Keras' Adam, with TensorFlow's fused kernel: one pass over memory where the operations make ten."""
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        """Update one variable, as `keras.optimizers.Adam.update_step` does."""
+        index = self._get_variable_index(variable)
+        step = tf.cast(self.iterations + 1, tf.float32)
+        tf.raw_ops.ResourceApplyAdam(
+            var=variable.handle,
+            m=self._momentums[index].value.handle,
+            v=self._velocities[index].value.handle,
+            beta1_power=tf.pow(self.beta_1, step),
+            beta2_power=tf.pow(self.beta_2, step),
+            lr=learning_rate,
+            beta1=self.beta_1,
+            beta2=self.beta_2,
+            epsilon=self.epsilon,
+            grad=gradient,
+        )
 
 
 class Trainer:
     """Trains one model on one corpus, step by step, and can tell and take up where it stands."""
 
-    def __init__(self, settings: Settings, corpus: Corpus) -> None:
+    def __init__(self, settings: Settings, corpus: Corpus, layout: Layout = Layout()) -> None:  # noqa: B008 - it is immutable
         """Build the model and the optimizer at their start."""
         self.settings = settings
         self.corpus = corpus
-        self.model = CharacterModel(
-            self.settings.network(self.corpus.vocabulary), self.settings.dropout, self.settings.seed
-        )
-        self.optimizer = keras.optimizers.Adam(self.settings.learning_rate, global_clipnorm=CLIP_NORM)
+        self.model = CharacterModel(settings.network(corpus.vocabulary), settings.dropout, settings.seed, layout)
+        self.optimizer = FusedAdam(settings.learning_rate, global_clipnorm=CLIP_NORM, name="adam")
         self.optimizer.build(self.model.trainable_variables)
         self.state: TensorState = self.model.zero_state(self.settings.batch_size)
         self.steps_per_epoch = steps_per_epoch(
             len(self.corpus.training), self.settings.batch_size, self.settings.seq_length
         )
         self._update = tf.function(self._update_eagerly)
-        self._evaluate = tf.function(self._evaluate_eagerly)
+        self._evaluate = tf.function(self.model.loss_sum)
         self._validation = validation_streams(self.corpus.ids, self.corpus.validation_start, self.settings.seq_length)
 
     @property
@@ -51,20 +77,14 @@ class Trainer:
         return int(self._validation[0].size)
 
     def _update_eagerly(self, ids: Any, targets: Any, state: TensorState, seed: Any) -> tuple[Any, TensorState]:
+        weights = tf.fill(tf.shape(ids), tf.constant(1 / self.characters_per_step))
         with tf.GradientTape() as tape:
-            logits, state = self.model(ids, state, dropout_seed=seed)
-            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(targets, logits)  # (B, T)
-            loss = tf.reduce_mean(losses)
+            loss, state = self.model.loss_sum(ids, targets, weights, state, seed)
         variables = self.model.trainable_variables
         gradients = tape.gradient(loss, [variable.value for variable in variables])
         # The embedding's gradient comes as rows; summed in their order it is the same every time.
         self.optimizer.apply([tf.convert_to_tensor(gradient) for gradient in gradients], variables)
         return loss, state
-
-    def _evaluate_eagerly(self, ids: Any, targets: Any, weights: Any, state: TensorState) -> tuple[Any, TensorState]:
-        logits, state = self.model(ids, state)
-        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(targets, logits)
-        return tf.reduce_sum(losses * weights), state
 
     def batches(self, step: int) -> Iterator[tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]]:
         """Inputs and targets, each (B, T), of the update after `step` and of all that follow."""
@@ -90,6 +110,10 @@ class Trainer:
         """
         if step % self.steps_per_epoch == 0:
             self.state = self.model.zero_state(self.settings.batch_size)
+        elif step % FRESH_EVERY == 0:
+            keep = np.ones((self.settings.batch_size, 1), np.float32)
+            keep[step // FRESH_EVERY % self.settings.batch_size] = 0
+            self.state = [tuple(tensor * keep for tensor in layer_state) for layer_state in self.state]
         self.optimizer.learning_rate.assign(learning_rate)
         seed = tf.constant([self.settings.seed, step], tf.int64)
         loss, self.state = self._update(tf.constant(batch[0]), tf.constant(batch[1]), self.state, seed)

@@ -20,7 +20,8 @@ from charrnn import CharrnnError, checkpoint
 from charrnn.backend import choose_device
 from charrnn.checkpoint import Checkpoint, CorpusIdentity, Progress
 from charrnn.data import WARM_UP
-from charrnn.network import Array, Network
+from charrnn.model import Layout, choose_layout
+from charrnn.network import Array, Network, weight_shapes
 from charrnn.planning import Job, load_last
 from charrnn.progress import ProgressDisplay
 from charrnn.runs import Report
@@ -83,12 +84,15 @@ def train(job: Job, device: str | None, display: ProgressDisplay) -> None:
         CharrnnError: the device is not there, a file cannot be written, or the loss is not a number.
     """
     with _StopRequest() as request, job.run.lock():
-        placed = choose_device(device)
-        training = _Training(job, display, request)
-        display.note(
+        place = choose_device(device)
+        layout = choose_layout(place, job.settings, job.resume.progress if job.resume else None)
+        shapes = weight_shapes(job.settings.network(job.corpus.vocabulary))
+        display.note(  # before it is built, which takes a while for a very large one
             f"training {job.settings.layers} x {job.settings.units} {job.settings.cell.upper()} "
-            f"({training.trainer.model.count_params():,} weights) on {placed}"
+            f"({sum(map(math.prod, shapes.values())):,} weights) on {place.name}"
+            + (f" in {layout.precision}" if layout.fast else "")
         )
+        training = _Training(job, layout, display, request)
         training.begin()
         training.run_steps()
         training.finish()
@@ -97,12 +101,13 @@ def train(job: Job, device: str | None, display: ProgressDisplay) -> None:
 class _Training:
     """One call's work on one run: where it stands, and what is written and shown of it."""
 
-    def __init__(self, job: Job, display: ProgressDisplay, request: _StopRequest) -> None:
+    def __init__(self, job: Job, layout: Layout, display: ProgressDisplay, request: _StopRequest) -> None:
         self.job, self.run, self.settings, self.corpus = job, job.run, job.settings, job.corpus
         self.config = job.settings.network(job.corpus.vocabulary)
         self.display = display
         self.request = request
-        self.trainer = Trainer(job.settings, job.corpus)
+        self.layout = layout
+        self.trainer = Trainer(job.settings, job.corpus, layout)
         if job.resume is not None:
             self.trainer.restore(job.resume)
         self.progress: Progress
@@ -123,13 +128,22 @@ class _Training:
             speed = self.trainer.measure(patience=min(5.0, max(0.5, budget / 50)))
             left = budget - (time.perf_counter() - start)
             total_steps = speed.steps_within(left, *self._sizes)
-            if speed.final_pass > left / 2:
+            if speed.final_pass > max(30, left / 2):
                 self.display.note(
                     f"the validation part is large: to score the best weights over it at the end takes "
                     f"{speed.final_pass / 60:.1f} min, {(speed.final_pass - left / 2) / 60:.1f} of them on top"
                 )
         self.progress = Progress(
-            total_steps, validation_interval(total_steps, *self._sizes), 0, None, None, 0.0, 0, None
+            total_steps=total_steps,
+            validate_every=validation_interval(total_steps, *self._sizes),
+            precision=self.layout.precision,
+            parts=self.layout.parts,
+            step=0,
+            best_step=None,
+            best_loss=None,
+            loss_sum=0.0,
+            loss_count=0,
+            final_loss=None,
         )
         if self.run.exists():
             if not self.job.fresh:

@@ -31,6 +31,7 @@ def untrained(layers: int, units: int, embedding: int = 64) -> Checkpoint:
     settings = Settings(
         vocabulary="ascii", encoding="utf-8", errors="strict", embedding=embedding, units=units, layers=layers,
         cell="lstm", dropout=0.0, batch_size=32, seq_length=64, learning_rate=0.005, epochs=1, minutes=None, seed=1,
+        precision="auto",
     )  # fmt: skip
     vocabulary = Vocabulary.ascii()
     random = np.random.default_rng(0)
@@ -39,5 +40,10 @@ def untrained(layers: int, units: int, embedding: int = 64) -> Checkpoint:
         for name, shape in weight_shapes(settings.network(vocabulary)).items()
     }
     return Checkpoint(
-        settings, vocabulary, CorpusIdentity("0" * 64, 1000), Progress(1, 1, 1, 1, 3.0, 0.0, 0, 3.0), weights, {}
+        settings,
+        vocabulary,
+        CorpusIdentity("0" * 64, 1000),
+        Progress(1, 1, "float32", 1, 1, 1, 3.0, 0.0, 0, 3.0),
+        weights,
+        {},
     )

@@ -24,7 +24,7 @@ What a command makes (a sample's text, a picture's path) goes to stdout, everyth
 |---|---|
 | 0 | done (also when a pipe's reader had enough, and when a run was finished already) |
 | 1 | it failed; one line says what, where, and what to do |
-| 2 | a wrong call: an option or a file that is not there |
+| 2 | a wrong call: an option, file, run or checkpoint that is not there, a value out of its range |
 | 130 | stopped by Ctrl-C; training under way was saved (a second Ctrl-C does not wait for that) |
 | 143 | stopped by SIGTERM; training under way was saved |
 """

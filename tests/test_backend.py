@@ -40,7 +40,7 @@ def test_an_import_that_fails_says_what_it_said_and_what_to_do(tmp_path: Path) -
 def test_the_device_is_said() -> None:
     from charrnn.backend import choose_device, tf
 
-    assert choose_device("cpu").startswith("the CPU (")
+    assert choose_device("cpu").name.startswith("the CPU (")
     if not tf.config.list_physical_devices("GPU"):
         with pytest.raises(CharrnnError, match=r"charrnn\[cuda\]"):
             choose_device("gpu")

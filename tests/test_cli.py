@@ -53,6 +53,30 @@ def test_light_commands_stay_light(trained: Path, args: tuple[str, ...], allowed
     assert not modules & ({*HEAVY, "numpy", "safetensors"} - set(allowed))
 
 
+@pytest.mark.parametrize(
+    ("line", "offers"),
+    [
+        ("charrnn tr", "train"),
+        ("charrnn sample --chec", "--checkpoint"),
+        ("charrnn sample --checkpoint sm", "small"),
+        ("charrnn plot-loss sm", "small"),
+        ("charrnn train --cell l", "lstm"),
+        ("charrnn train sm", "file"),  # the shell's own completion of names goes on
+    ],
+)
+def test_the_shell_completes_commands_options_runs_and_files(trained: Path, line: str, offers: str) -> None:
+    variables = {
+        "_CHARRNN_COMPLETE": "bash_complete",
+        "COMP_WORDS": line,
+        "COMP_CWORD": str(len(line.split()) - 1),
+    }
+    result = subprocess.run(
+        [Path(sys.executable).parent / "charrnn"],
+        cwd=trained, capture_output=True, text=True, env=environment() | variables, check=False,
+    )  # fmt: skip
+    assert offers in [part for found in result.stdout.split() for part in found.split(",")], result
+
+
 @pytest.mark.parametrize("args", [("--help",), ("train", "--help"), ("sample", "-h"), ("plot-loss", "--help")])
 def test_every_command_has_help(charrnn: Command, args: tuple[str, ...]) -> None:
     result = charrnn(*args)
@@ -138,9 +162,9 @@ WRONG_CALLS = [
     (["train"], 2, "FILE"),
     (["train", "."], 2, "is a directory"),
     (["sample", "--checkpoint", "x" * 300], 1, "File name too long"),
-    (["sample"], 1, "no runs in checkpoints/ yet"),
-    (["sample", "--checkpoint", "absent"], 1, "absent: no such run"),
-    (["sample", "--checkpoint", "absent.safetensors"], 1, "absent.safetensors: no such checkpoint"),
+    (["sample"], 1, "/checkpoints yet: train one with charrnn train FILE"),
+    (["sample", "--checkpoint", "absent"], 2, "absent: no such run"),
+    (["sample", "--checkpoint", "absent.safetensors"], 2, "absent.safetensors: no such checkpoint"),
     (["sample", "--checkpoint", "truncated.safetensors"], 1, "truncated"),
     (["sample", "--checkpoint", "other.safetensors"], 1, "not a charrnn checkpoint"),
     (["sample", "--checkpoint", "good.txt"], 1, "not a charrnn checkpoint"),
@@ -153,7 +177,7 @@ WRONG_CALLS = [
     (["sample", "--length", "-1"], 2, "--length"),
     (["sample", "--prime", "a", "--prime-file", "good.txt"], 2, "exclude each other"),
     (["sample", "--temprature", "1"], 2, "--temperature"),
-    (["plot-loss"], 1, "no runs in checkpoints/ yet"),
+    (["plot-loss"], 1, "/checkpoints yet: train one with charrnn train FILE"),
     (["plot-los"], 2, "plot-los"),
 ]
 

@@ -72,9 +72,9 @@ def test_the_command_that_continues_can_be_typed(tmp_path: Path) -> None:
     job = plan(odd, "n", "elsewhere", "cpu")
     assert isinstance(job, Job)
     assert shlex.split(job.command) == [
-        "charrnn", "train", "--name=n", "--checkpoints-dir=elsewhere", "--device=cpu", str(odd),
+        "charrnn", "train", "--name", "n", "--checkpoints-dir", "elsewhere", "--device", "cpu", str(odd),
     ]  # fmt: skip
-    assert job.sample_command == "charrnn sample --checkpoints-dir=elsewhere --checkpoint=n"
+    assert job.sample_command == "charrnn sample --checkpoints-dir elsewhere --checkpoint n"
 
 
 def test_the_command_that_continues_knows_the_environment_and_odd_names(
@@ -86,10 +86,10 @@ def test_the_command_that_continues_knows_the_environment_and_odd_names(
     job = plan(Path("-x.txt"), None, "elsewhere")
     assert isinstance(job, Job)
     assert job.command == "charrnn train -- -x.txt"
-    assert job.sample_command == "charrnn sample --checkpoint=-x"
+    assert job.sample_command == "charrnn sample --checkpoint x"
     job = plan(Path("-x.txt"), None, "checkpoints")
     assert isinstance(job, Job)
-    assert job.command == "charrnn train --checkpoints-dir=checkpoints -- -x.txt"
+    assert job.command == "charrnn train --checkpoints-dir checkpoints -- -x.txt"
 
 
 def test_the_least_length_is_found_at_once_for_the_largest_windows() -> None:

@@ -69,7 +69,7 @@ def test_what_is_not_there_is_answered_with_what_is(tmp_path: Path) -> None:
         find_run("two", str(tmp_path))
 
 
-@pytest.mark.parametrize("name", ["", ".", "..", "a/b", ".hidden", "a\0b"])
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", ".hidden", "-x", "a\0b"])
 def test_names_that_cannot_be_a_folders_are_refused(name: str) -> None:
     with pytest.raises(CharrnnError, match="--name"):
         run_named(name, "checkpoints")

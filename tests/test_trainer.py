@@ -70,6 +70,21 @@ def test_an_update_is_stock_keras_on_the_same_batches(trained: Path) -> None:
         np.testing.assert_allclose(weight, reference, rtol=0, atol=2e-4, err_msg=name)
 
 
+def test_streams_start_anew_in_turn(trained: Path) -> None:
+    from charrnn.trainer import FRESH_EVERY
+
+    trainer = trainer_of(trained, epochs=1, units=16, embedding=8, batch_size=4, seq_length=20, dropout=0.0)
+    batches = trainer.batches(1)
+    seen: list[Any] = []
+    update = trainer._update
+    trainer._update = lambda ids, targets, state, seed: seen.append(state) or update(ids, targets, state, seed)
+    for step in range(1, 3 * FRESH_EVERY + 1):
+        trainer.update(step, 0.001, next(batches))
+    for step, state in enumerate(seen[1:], 2):
+        zero_rows = [row for row in range(4) if not any(np.any(tensor[row]) for layer in state for tensor in layer)]
+        assert zero_rows == ([step // FRESH_EVERY] if step % FRESH_EVERY == 0 else [])
+
+
 def test_a_measurement_leaves_everything_as_it_was(trained: Path) -> None:
     trainer = trainer_of(trained, epochs=1, units=16, embedding=8)
     before = {**trainer.model.to_numpy(), **trainer.training_tensors()}

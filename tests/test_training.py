@@ -135,7 +135,7 @@ def test_other_options_and_another_text_are_refused_by_name(trained: Path, charr
     where = ("--checkpoints-dir", trained / "checkpoints")
     result = charrnn("train", trained / "small.txt", *where, "--units", "64", "--layers", "1", "--minutes", "2")
     assert result.returncode == 1
-    assert "was started with --units 32, --epochs 4, not --units 64, --minutes 2" in result.stderr
+    assert "is finished; it was started with --units 32, --epochs 4, not --units 64, --minutes 2: " in result.stderr
     (tmp_path / "small.txt").write_text("Another text. " * 1000)
     result = charrnn("train", "small.txt", *where)
     assert result.returncode == 1
@@ -260,7 +260,7 @@ def test_a_file_of_twenty_lines_trains_and_a_shorter_one_is_told_the_minimum(tmp
     assert charrnn("train", "short.txt", "--epochs", "1").returncode == 0
     result = charrnn("train", "short.txt", "--epochs", "1", "--name", "x", "--batch-size", "64", "--seq-length", "100")
     assert result.returncode == 1
-    assert "7,112 characters are the least" in result.stderr
+    assert "7,112 characters are the least: lower --batch-size or --seq-length" in result.stderr
     (tmp_path / "short.txt").write_text("A short line.\n" * 508)  # 7,112 characters
     result = charrnn(
         "train", "short.txt", "--epochs", "1", "--units", "8", "--batch-size", "64", "--seq-length", "100", "--fresh"
