@@ -98,7 +98,7 @@ def cli() -> None:
 @click.option("--minutes", type=_FiniteRange(min=0, min_open=True), help="Train for this long instead of --epochs.")
 @click.option("--fresh", is_flag=True, help="Start over; the old run is kept under another name.")
 @click.option(
-    "--units", type=click.IntRange(1, 65536), help="Width of a recurrent layer.  [default: 256; of a tiny text: 128]"
+    "--units", type=click.IntRange(1, 65536), help="Width of a recurrent layer.  [default: 256; for a tiny text: 128]"
 )
 @click.option("--layers", type=click.IntRange(1, 100), help="Recurrent layers.  [default: 1]")
 @click.option("--embedding", type=click.IntRange(1, 65536), help="Width of a character's vector.  [default: 64]")
@@ -106,17 +106,17 @@ def cli() -> None:
 @click.option(
     "--dropout",
     type=_FiniteRange(0, 1, max_open=True),
-    help="Share of each recurrent layer's outputs dropped in training.  [default: 0; of a small text: 0.5]",
+    help="Share of a recurrent layer's outputs dropped.  [default: 0 to 0.5, by how often the text is seen]",
 )
 @click.option(
     "--batch-size",
     type=click.IntRange(1, 65536),
-    help="Streams of text side by side.  [default: 32; of a small text: fewer]",
+    help="Streams of text side by side.  [default: 32; for a small text: fewer]",
 )
 @click.option(
     "--seq-length",
     type=click.IntRange(1, 65536),
-    help="Characters that a gradient reaches back.  [default: 64; of a tiny text: fewer]",
+    help="Characters that a gradient reaches back.  [default: 64; for a tiny text: fewer]",
 )
 @click.option(
     "--learning-rate",

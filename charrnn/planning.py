@@ -53,13 +53,18 @@ class Job:
 
 
 # A small text gets narrow batches: at least so many updates an epoch, so that it is learned before it
-# was seen too often; and dropout, against learning it by heart.
+# was seen too often.
 _UPDATES_PER_EPOCH = 32
 _MIN_BATCH_SIZE, _MIN_SEQ_LENGTH = 2, 32
-_SMALL_TEXT = 300_000  # characters for training
-_TINY_TEXT = 30_000
-_TRAINED_CHARACTERS = 10_000_000  # in all epochs together
+_TINY_TEXT = 30_000  # characters for training
+_TRAINED_CHARACTERS = 10_000_000  # in all epochs together, where neither epochs nor minutes are given
 _MAX_EPOCHS = 50
+_USUAL_SPEED = 100_000  # characters a second, to guess how often a text is seen in some minutes
+
+
+def _dropout(passes: float) -> float:
+    """Against learning a text by heart: the more, the more often it is seen."""
+    return 0.0 if passes < 5 else 0.2 if passes < 15 else 0.4 if passes < 50 else 0.5
 
 
 def default_settings(characters: int, given: Mapping[str, Any]) -> Settings:
@@ -94,6 +99,10 @@ def default_settings(characters: int, given: Mapping[str, Any]) -> Settings:
             f"{plural(minimum, 'character')} are the least"
             + (": lower --batch-size or --seq-length" if {"batch_size", "seq_length"} & given.keys() else "")
         )
+    epochs = given.get("epochs")
+    if epochs is None and "minutes" not in given:
+        epochs = min(_MAX_EPOCHS, max(1, round(_TRAINED_CHARACTERS / characters)))
+    passes = epochs if epochs is not None else 60 * given["minutes"] * _USUAL_SPEED / characters
     settings = {
         "vocabulary": None,
         "encoding": "utf-8",
@@ -102,9 +111,9 @@ def default_settings(characters: int, given: Mapping[str, Any]) -> Settings:
         "units": 128 if characters < _TINY_TEXT else 256,
         "layers": 1,
         "cell": "lstm",
-        "dropout": 0.5 if characters < _SMALL_TEXT else 0.0,
+        "dropout": _dropout(passes),
         "learning_rate": 0.005,
-        "epochs": None if "minutes" in given else min(_MAX_EPOCHS, max(1, round(_TRAINED_CHARACTERS / characters))),
+        "epochs": epochs,
         "minutes": None,
         "seed": 1,
         "precision": "auto",

@@ -25,10 +25,9 @@ def test_defaults_give_every_text_something_to_do(characters: int) -> None:
     assert settings.epochs >= 1
 
 
-def test_a_small_text_gets_a_small_network_dropout_and_narrow_batches() -> None:
+def test_a_small_text_gets_a_small_network_and_narrow_batches() -> None:
     small, large = default_settings(20_000, GIVEN), default_settings(2_000_000, GIVEN)
     assert (small.units, large.units) == (128, 256)
-    assert (small.dropout, large.dropout) == (0.5, 0.0)
     assert small.batch_size < large.batch_size
     assert steps_per_epoch(20_000, small.batch_size, small.seq_length) >= 32
 
@@ -40,6 +39,13 @@ def test_what_is_given_is_taken_as_it_is() -> None:
     }  # fmt: skip
     settings = default_settings(1_000_000, {**GIVEN, **tutorial})
     assert {name: getattr(settings, name) for name in tutorial} == tutorial
+
+
+@pytest.mark.parametrize(
+    ("given", "dropout"), [({"epochs": 2}, 0), ({"epochs": 10}, 0.2), ({"epochs": 100}, 0.5), ({"minutes": 5.0}, 0.4)]
+)
+def test_the_more_often_a_text_is_seen_the_more_dropout(given: dict[str, float], dropout: float) -> None:
+    assert default_settings(1_000_000, {**GIVEN, **given}).dropout == dropout
 
 
 def test_minutes_take_the_place_of_epochs() -> None:

@@ -62,13 +62,33 @@ def test_the_final_figure_is_one_sequential_pass_over_the_whole_part(trained: Pa
     assert best.progress.final_loss == pytest.approx(best.progress.best_loss, abs=0.1)
 
 
-def test_the_same_command_twice_gives_the_same_bytes(charrnn: Command, tmp_path: Path, tales: str) -> None:
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("batch_size", ["8", "24"])  # one part; several, side by side, on a machine with cores
+def test_the_same_command_twice_gives_the_same_bytes(
+    charrnn: Command, tmp_path: Path, tales: str, precision: str, batch_size: str
+) -> None:
     (tmp_path / "small.txt").write_text(tales)
     for folder in ("a", "b"):
-        options = ("--epochs", "1", "--dropout", "0.2", "--layers", "2", "--checkpoints-dir", folder)
-        assert charrnn("train", "small.txt", *SMALL, *options).returncode == 0
+        options = ("--epochs", "2", "--dropout", "0.2", "--layers", "2", "--checkpoints-dir", folder)
+        chosen = ("--precision", precision, "--batch-size", batch_size)
+        assert charrnn("train", "small.txt", *SMALL, *options, *chosen).returncode == 0
     for name in ("best.safetensors", "last.safetensors"):
         assert (tmp_path / "a/small" / name).read_bytes() == (tmp_path / "b/small" / name).read_bytes()
+    saved = checkpoint.load(tmp_path / "a/small/last.safetensors").progress
+    assert saved.precision == precision
+
+
+def test_the_precision_is_measured_said_and_kept(tmp_path: Path, charrnn: Command, tales: str) -> None:
+    (tmp_path / "small.txt").write_text(tales)
+    process = start(tmp_path, *SMALL, "--device", "cpu", "--precision", "auto", "--epochs", "12")
+    folder = tmp_path / "checkpoints/small"
+    wait_for_step(folder, 60)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    precision = checkpoint.load(folder / "last.safetensors").progress.precision
+    assert precision in ("float32", "bfloat16")
+    assert f" in {precision}\n" in stderr
+    assert f" in {precision}\n" in charrnn("train", "small.txt", "--device", "cpu").stderr
 
 
 # --- stopping and going on -------------------------------------------------------------------

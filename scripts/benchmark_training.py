@@ -1,0 +1,229 @@
+"""Training speed and memory of charrnn, stock Keras and PyTorch, and the machine's limit, in one run.
+
+    python -m pip install torch==2.13.0      # a peer, never a dependency
+    python scripts/benchmark_training.py
+
+Every contender runs in a process of its own, round after round in turn, so that the machine's moods meet
+all of them. Each makes whole updates (forward, backward, clipping, Adam) with carried state on random
+characters. Prints Markdown: medians in characters per second, least and most in brackets.
+
+The limit is the network's arithmetic, 6 floating-point operations per weight of a recurrent layer's products
+and character (the first layer's input projection is a table), over the rate of the same products alone on
+all cores, in the faster of float32 and bfloat16.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+VOCABULARY, EMBEDDING = 98, 64
+SHAPES = {  # layers, units: batch size, sequence length
+    (2, 128): (50, 50),
+    (1, 512): (64, 100),
+    (2, 512): (64, 128),
+    (3, 512): (64, 128),
+}
+CONTENDERS = ("charrnn, float32", "charrnn, auto", "Keras fit", "PyTorch float32", "PyTorch bfloat16", "limit")
+
+
+def peak_memory() -> float:
+    """Of this process so far, in MB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def measure(update: Callable[[], Any], characters: int, seconds: float) -> float:
+    """Characters per second of updates, after two of warm-up."""
+    update()
+    update()
+    done, start = 0, time.perf_counter()
+    while done < 2 or time.perf_counter() - start < seconds:
+        update()
+        done += 1
+    return done * characters / (time.perf_counter() - start)
+
+
+def run_charrnn(layers: int, units: int, batch: int, length: int, precision: str, seconds: float) -> dict[str, Any]:
+    """Charrnn's own update, laid out as `charrnn train` lays it out."""
+    import numpy as np
+
+    from charrnn.backend import choose_device
+    from charrnn.data import Corpus
+    from charrnn.model import choose_layout
+    from charrnn.planning import default_settings
+    from charrnn.vocabulary import Vocabulary
+
+    before = peak_memory()
+    ids = np.random.default_rng(0).integers(0, VOCABULARY - 1, 400_000).astype(np.uint8)
+    corpus = Corpus(ids, Vocabulary.ascii(), "")
+    settings = default_settings(
+        len(corpus.training),
+        {
+            "vocabulary": "ascii", "layers": layers, "units": units, "embedding": EMBEDDING, "batch_size": batch,
+            "seq_length": length, "dropout": 0.0, "precision": precision, "epochs": 1,
+        },
+    )  # fmt: skip
+    layout = choose_layout(choose_device("cpu"), settings, None)
+    from charrnn.trainer import Trainer
+
+    trainer = Trainer(settings, corpus, layout)
+    batches = trainer.batches(0)
+    speed = measure(lambda: trainer.update(1, 0.001, next(batches)), batch * length, seconds)
+    return {"speed": speed, "memory": peak_memory() - before, "detail": f"{layout.precision}, {layout.parts} parts"}
+
+
+def run_keras(layers: int, units: int, batch: int, length: int, seconds: float) -> dict[str, Any]:
+    """Stock Keras at its best: `fit` on whole epochs of prepared windows, stateful layers, no metrics."""
+    import numpy as np
+
+    from charrnn.backend import keras
+
+    before = peak_memory()
+    model = keras.Sequential(
+        [
+            keras.layers.Input((length,), batch_size=batch),
+            keras.layers.Embedding(VOCABULARY, EMBEDDING),
+            *(keras.layers.LSTM(units, return_sequences=True, stateful=True) for _ in range(layers)),
+            keras.layers.Dense(VOCABULARY),
+        ]
+    )
+    model.compile(
+        keras.optimizers.Adam(0.001, global_clipnorm=1.0),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+    )
+    steps = max(4, 40_000 // (batch * length))
+    ids = np.random.default_rng(0).integers(0, VOCABULARY, (steps * batch, length + 1)).astype(np.int32)
+
+    def epoch() -> None:
+        model.fit(ids[:, :-1], ids[:, 1:], batch_size=batch, shuffle=False, verbose=0)
+
+    speed = measure(epoch, steps * batch * length, seconds)
+    return {"speed": speed, "memory": peak_memory() - before, "detail": ""}
+
+
+def run_torch(layers: int, units: int, batch: int, length: int, bfloat16: bool, seconds: float) -> dict[str, Any]:
+    """PyTorch's nn.LSTM on all cores, time-major (its faster layout), with or without bfloat16 autocast."""
+    import torch
+
+    before = peak_memory()
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    torch.manual_seed(0)
+    embedding = torch.nn.Embedding(VOCABULARY, EMBEDDING)
+    lstm = torch.nn.LSTM(EMBEDDING, units, layers)
+    softmax = torch.nn.Linear(units, VOCABULARY)
+    parameters = [*embedding.parameters(), *lstm.parameters(), *softmax.parameters()]
+    optimizer = torch.optim.Adam(parameters, 0.001, fused=True)
+    ids = torch.randint(VOCABULARY, (length + 1, batch))
+    state = tuple(torch.zeros(layers, batch, units) for _ in range(2))
+
+    def update() -> None:
+        nonlocal state
+        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+            outputs, new_state = lstm(embedding(ids[:-1]), state)
+            logits = softmax(outputs)
+        loss = torch.nn.functional.cross_entropy(logits.float().flatten(0, 1), ids[1:].flatten())
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        state = tuple(part.detach().float() for part in new_state)
+
+    speed = measure(update, batch * length, seconds)
+    return {"speed": speed, "memory": peak_memory() - before, "detail": ""}
+
+
+def run_limit(layers: int, units: int, batch: int, length: int, seconds: float) -> dict[str, Any]:
+    """The products of the loop over time alone, in parts side by side, a thread each."""
+    from charrnn.backend import choose_device, tf
+
+    cores = choose_device("cpu").cores
+    tf.config.threading.set_inter_op_parallelism_threads(cores)
+    tf.config.threading.set_intra_op_parallelism_threads(1)
+    best, detail = 0.0, ""
+    for dtype in (tf.float32, tf.bfloat16):
+        h = [tf.cast(tf.random.normal((batch // cores, units)), dtype) for _ in range(cores)]
+        weights = tf.cast(tf.random.normal((units, 4 * units)), dtype)
+
+        @tf.function
+        def products(h: list[Any], weights: Any, dtype: Any = dtype) -> list[Any]:
+            def body(t: Any, h: Any) -> Any:
+                z = tf.matmul(h, weights)
+                return t + 1, z[:, :units] * tf.constant(1e-3, dtype)
+
+            return [tf.while_loop(lambda t, _: t < 50, body, (0, part), parallel_iterations=1)[1] for part in h]
+
+        rate = measure(lambda h=h, w=weights, f=products: f(h, w), 50 * (batch // cores) * cores, seconds / 2)
+        flops = rate * 2 * units * 4 * units
+        if flops > best:
+            best, detail = flops, f"{dtype.name}, {flops / 1e9:.0f} GFLOP/s"
+    weights_per_character = 4 * units * units * (2 * layers - 1) + units * VOCABULARY
+    return {"speed": best / (6 * weights_per_character), "memory": 0.0, "detail": detail}
+
+
+def run(contender: str, layers: int, units: int, seconds: float) -> dict[str, Any]:
+    """Measure one contender at one shape, in this process."""
+    shape = (layers, units, *SHAPES[layers, units])
+    match contender:
+        case "charrnn, float32":
+            return run_charrnn(*shape, "float32", seconds)
+        case "charrnn, auto":
+            return run_charrnn(*shape, "auto", seconds)
+        case "Keras fit":
+            return run_keras(*shape, seconds)
+        case "PyTorch float32":
+            return run_torch(*shape, False, seconds)
+        case "PyTorch bfloat16":
+            return run_torch(*shape, True, seconds)
+        case _:
+            return run_limit(*shape, seconds)
+
+
+@click.command(help=__doc__)
+@click.option("--rounds", default=5, show_default=True, help="Measurements of each contender.")
+@click.option("--seconds", default=4.0, show_default=True, help="Of updates in each measurement.")
+@click.option("--one", nargs=3, type=(str, int, int), hidden=True)  # contender, layers, units: in this process
+def main(rounds: int, seconds: float, one: tuple[str, int, int] | None) -> None:
+    """Measure and print."""
+    if one is not None:
+        print(json.dumps(run(*one, seconds)))
+        return
+    from _machine import machine
+
+    print(f"{machine()}; medians of {rounds}, least and most in brackets\n")
+    print("| layers x units, B, T | contender | chars/s | of the limit | charrnn auto is | peak memory, MB | |")
+    print("|---|---|---|---|---|---|---|")
+    for (layers, units), (batch, length) in SHAPES.items():
+        results: dict[str, list[dict[str, Any]]] = {contender: [] for contender in CONTENDERS}
+        for _ in range(rounds):
+            for contender, found in results.items():
+                command = [sys.executable, __file__, "--seconds", str(seconds), "--one", contender]
+                output = subprocess.run(
+                    [*command, str(layers), str(units)], capture_output=True, text=True, check=False
+                )
+                if output.returncode:
+                    raise click.ClickException(f"{contender}: {output.stderr[-2000:]}")
+                found.append(json.loads(output.stdout.splitlines()[-1]))
+        speeds = {name: [entry["speed"] for entry in found] for name, found in results.items()}
+        medians = {name: statistics.median(values) for name, values in speeds.items()}
+        for name, values in speeds.items():
+            memory = statistics.median(entry["memory"] for entry in results[name])
+            print(
+                f"| {layers}x{units}, {batch}, {length} | {name} "
+                f"| {medians[name]:,.0f} ({min(values):,.0f} to {max(values):,.0f}) "
+                f"| {medians[name] / medians['limit']:.0%} | {medians['charrnn, auto'] / medians[name]:.2f} times "
+                f"| {memory:,.0f} | {results[name][0]['detail']} |",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()
