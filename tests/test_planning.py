@@ -66,7 +66,8 @@ def test_a_text_that_is_too_short_is_told_the_least_that_is_not(tmp_path: Path) 
                 plan(path, None, str(tmp_path))
 
 
-def test_the_command_that_continues_can_be_typed(tmp_path: Path) -> None:
+def test_the_command_that_continues_can_be_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CHARRNN_CHECKPOINTS_DIR", raising=False)
     odd = tmp_path / "two words; 'quoted'.txt"
     odd.write_text("text " * 100)
     job = plan(odd, None, "checkpoints")
