@@ -292,7 +292,7 @@ def plot_loss(runs: tuple[str, ...], out: str | None, show: bool, folder: str) -
     """Draw the training and validation loss of runs (names or folders; default: the one last trained)."""
     from pathlib import Path
 
-    from charrnn.plotting import save_loss
+    from charrnn.plotting import save_loss, show_window
     from charrnn.runs import find_run
 
     found = list(dict.fromkeys(find_run(name, folder) for name in runs or [None]))
@@ -306,6 +306,8 @@ def plot_loss(runs: tuple[str, ...], out: str | None, show: bool, folder: str) -
     path = Path(out) if out else (found[0].folder if len(found) == 1 else found[0].folder.parent) / "loss.png"
     save_loss(histories, path, show)
     click.echo(path)
+    if show:
+        show_window()
 
 
 def main() -> None:

@@ -39,6 +39,7 @@ def draw_loss(histories: Mapping[str, Sequence[Report]], figure: Figure) -> None
             color=training,
             linestyle="--",
             linewidth=1.2,
+            marker="." if len(steps) == 1 else None,  # of one point a line shows nothing
             label=f"{prefix}training",
         )
         axes.plot(
@@ -79,24 +80,24 @@ def _scale(factor: float) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
     return lambda value: value * factor, lambda value: value / factor
 
 
-def save_loss(histories: Mapping[str, Sequence[Report]], path: Path, show: bool) -> None:
+def save_loss(histories: Mapping[str, Sequence[Report]], path: Path, for_window: bool = False) -> None:
     """Draw the losses and write the picture to a PNG, SVG or PDF file.
 
     Args:
         histories: as `draw_loss` takes them.
         path: ends in one of `FORMATS`.
-        show: open a window too, and return when it is closed.
+        for_window: draw it so that `show_window` can show it afterwards.
 
     Raises:
-        CharrnnError: another ending, not writable, or a window is wanted and there is no display.
+        CharrnnError: another ending, or not writable.
     """
     if path.suffix.lower() not in FORMATS:
         raise CharrnnError(f"{path}: a picture's name ends in {', '.join(FORMATS)}", exit_code=2)
     size = (8, 5)
-    if show:
+    if for_window:
         import matplotlib.pyplot as plt
 
-        figure = plt.figure(figsize=size, layout="constrained")
+        figure = plt.figure("charrnn plot-loss", figsize=size, layout="constrained")
     else:
         from matplotlib.figure import Figure as FigureWithoutDisplay
 
@@ -109,7 +110,19 @@ def save_loss(histories: Mapping[str, Sequence[Report]], path: Path, show: bool)
             figure.savefig(path, dpi=150)
     except OSError as error:
         raise CharrnnError(f"{path}: cannot be written: {error.strerror or error}") from None
-    if show:
-        if plt.get_backend().lower() == "agg":  # what matplotlib falls back to without a display
-            raise CharrnnError(f"no window can be opened here; the picture is in {path}")
-        plt.show()
+
+
+def show_window() -> None:
+    """Show what `save_loss` drew for a window, until it is closed.
+
+    Raises:
+        CharrnnError: there is no display.
+    """
+    import matplotlib.pyplot as plt
+
+    if plt.get_backend().lower() == "agg":  # what matplotlib falls back to without a display
+        raise CharrnnError(
+            "no window can be opened here, which takes a display and a toolkit such as tkinter or PySide6; "
+            "the picture is in the file all the same"
+        )
+    plt.show()

@@ -93,4 +93,5 @@ def test_a_window_without_a_display_is_an_error_and_the_picture_is_there(
     result = charrnn("plot-loss", *where, "--out", "x.png", "--show", DISPLAY="", WAYLAND_DISPLAY="", MPLBACKEND="agg")
     assert result.returncode == 1
     assert "no window can be opened here" in result.stderr
+    assert result.stdout == "x.png\n"
     assert (tmp_path / "x.png").exists()
