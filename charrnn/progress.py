@@ -84,8 +84,8 @@ class LiveDisplay(ProgressDisplay):
     @contextlib.contextmanager
     def steps(self, progress: Progress, steps_per_epoch: int, characters_per_step: int) -> Iterator[None]:
         """Enter while updates are made, from `progress` on."""
-        from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
         from rich.progress import Progress as Bar
+        from rich.progress import TextColumn, TimeRemainingColumn
         from rich.table import Column
 
         self._total_steps = progress.total_steps
@@ -98,10 +98,8 @@ class LiveDisplay(ProgressDisplay):
         self._bar = Bar(
             TimeRemainingColumn(compact=True, table_column=Column(no_wrap=True, min_width=5)),
             TextColumn("left {task.description}", table_column=Column(no_wrap=True)),
-            BarColumn(bar_width=None),
             console=self._console,
-            expand=True,
-            transient=True,
+            transient=True,  # no bar: a line as wide as the terminal could not be taken away after an echoed ^C
         )
         with self._bar:
             self._task = self._bar.add_task("", total=progress.total_steps, completed=progress.step)
@@ -125,7 +123,7 @@ class LiveDisplay(ProgressDisplay):
             completed=step,
             # What matters most comes first: a narrow terminal cuts the rest off.
             description=f" loss {self._loss:.3f}{val_loss}  epoch {step / self._steps_per_epoch:.2f}  "
-            f"step {step:,}/{self._total_steps:,}  {speed:,.0f} chars/s",
+            f"step {step:,}/{self._total_steps:,}  {speed / 1000:,.1f}k chars/s",
         )
 
     def report(self, report: Report, is_best: bool, sample: str | None) -> None:
