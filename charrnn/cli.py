@@ -207,6 +207,9 @@ def _waiting_for(what: str) -> Iterator[None]:
     type=_FiniteRange(0, 1, min_open=True),
     help="Choose among the likeliest that together have probability P only.",
 )
+@click.option(
+    "--min-p", type=_FiniteRange(0, 1), help="Choose among those at least P times as likely as the likeliest."
+)
 @click.option("--seed", type=click.IntRange(min=0), help="The same seed gives the same text.  [default: a fresh one]")
 @click.option(
     "--unknown",
@@ -228,12 +231,16 @@ def sample(
     temperature: float,
     top_k: int | None,
     top_p: float | None,
+    min_p: float | None,
     seed: int | None,
     unknown: str | None,
     checkpoint: str | None,
     folder: str,
 ) -> None:
-    """Write new text from a trained model to stdout."""
+    """Write new text from a trained model to stdout.
+
+    --temperature, --top-k, --top-p and --min-p apply in this order.
+    """
     import charrnn.checkpoint
     from charrnn.network import Network
     from charrnn.runs import find_checkpoint
@@ -249,7 +256,7 @@ def sample(
         seed = int.from_bytes(os.urandom(4), "little")
         say(f"seed {seed}")
     network = Network(model.config, model.weights)
-    new_ids = generate(network, model.vocabulary, prime_ids, length, Choice(temperature, top_k, top_p), seed)
+    new_ids = generate(network, model.vocabulary, prime_ids, length, Choice(temperature, top_k, top_p, min_p), seed)
     _write_text(text_stream(model.vocabulary, prime_ids, new_ids))
 
 

@@ -174,6 +174,8 @@ WRONG_CALLS = [
     (["sample", "--top-p", "0"], 2, "--top-p"),
     (["sample", "--top-p", "1.5"], 2, "--top-p"),
     (["sample", "--top-k", "0"], 2, "--top-k"),
+    (["sample", "--min-p", "-0.1"], 2, "--min-p"),
+    (["sample", "--min-p", "1.5"], 2, "--min-p"),
     (["sample", "--length", "-1"], 2, "--length"),
     (["sample", "--prime", "a", "--prime-file", "good.txt"], 2, "exclude each other"),
     (["sample", "--temprature", "1"], 2, "--temperature"),

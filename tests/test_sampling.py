@@ -6,6 +6,8 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from charrnn import CharrnnError
 from charrnn.network import Network, NetworkConfig, weight_shapes
@@ -42,21 +44,88 @@ def sample(vocabulary: Vocabulary, prime: str = "", length: int = 50, seed: int 
         (Choice(1.0, top_p=1.0), [0.4, 0.05, 0.3, 0.1, 0.15]),
         (Choice(1.0, top_k=3, top_p=0.5), [0.4, 0, 0.3, 0, 0]),  # of 0.85 that are left, 0.4 is less than half
         (Choice(2.0, top_k=1), [1, 0, 0, 0, 0]),
+        (Choice(1.0, min_p=0.3), [0.4, 0, 0.3, 0, 0.15]),
+        (Choice(1.0, min_p=0.0), [0.4, 0.05, 0.3, 0.1, 0.15]),
+        (Choice(1.0, min_p=1.0), [1, 0, 0, 0, 0]),
+        (Choice(2.0, min_p=0.55), [0.4**0.5, 0, 0.3**0.5, 0, 0.15**0.5]),  # at temperature 1 0.15 would go
+        (Choice(1.0, top_p=0.6, min_p=0.3), [0.4, 0, 0.3, 0, 0]),
+        (Choice(1.0, top_k=4, top_p=0.9, min_p=0.3), [0.4, 0, 0.3, 0, 0.15]),
     ],
 )
 def test_distributions_are_the_analytic_ones(choice: Choice, expected: list[float]) -> None:
     np.testing.assert_allclose(choice.distribution(LOGITS), np.array(expected) / sum(expected), rtol=1e-5)
 
 
-def test_draws_follow_the_distribution() -> None:
-    """Chi-square over first characters: 20,000 draws, the 99.99 % quantile for 4 degrees of freedom is 23.5."""
-    vocabulary = Vocabulary("text", "abcde")
+def reference(logits: list[float], choice: Choice) -> list[float]:
+    """The distribution by the definitions, one character after another."""
+    weights = [math.exp(score / choice.temperature) for score in logits]
+    probability = [weight / math.fsum(weights) for weight in weights]
+    kept = sorted(range(len(logits)), key=lambda id: (-probability[id], id))[: choice.top_k]
+    if choice.top_p is not None:
+        needed = choice.top_p * math.fsum(probability[id] for id in kept)
+        kept = [id for n, id in enumerate(kept) if math.fsum(probability[i] for i in kept[:n]) < needed]
+    if choice.min_p is not None:
+        kept = [id for id in kept if probability[id] >= choice.min_p * max(probability)]
+    total = math.fsum(probability[id] for id in kept)
+    return [probability[id] / total if id in kept else 0.0 for id in range(len(logits))]
+
+
+@given(
+    st.lists(st.sampled_from([-3.0, 0.0, 0.25, 1.0, 2.5]) | st.floats(-4, 4, width=32), min_size=1, max_size=9),
+    st.floats(0.3, 3),
+    st.none() | st.integers(1, 10),
+    st.none() | st.floats(0.01, 0.99),
+    st.none() | st.floats(0.01, 0.99),
+)
+def test_any_settings_together_follow_their_definitions(
+    logits: list[float], temperature: float, top_k: int | None, top_p: float | None, min_p: float | None
+) -> None:
+    """Several rows at once; ties stay or go by their ids."""
+    choice = Choice(temperature, top_k, top_p, min_p)
+    rows = [logits, logits[::-1]]
+    found = choice.distribution(np.array(rows))
+    for row, distribution in zip(rows, found, strict=True):
+        expected = reference(row, choice)
+        # Rounding may decide at an edge: one character more or less, of the weight that the edge has.
+        if [p > 0 for p in expected] == [p > 0 for p in distribution]:
+            np.testing.assert_allclose(distribution, expected, rtol=1e-9)
+        else:
+            nearby = [
+                reference(row, Choice(temperature, top_k, top_p and top_p * near, min_p and min_p * near))
+                for near in (1 - 1e-9, 1 + 1e-9)
+            ]
+            assert any(np.allclose(distribution, other, rtol=1e-9) for other in nearby)
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [Choice(1.0), Choice(1.6), Choice(0.5, top_k=5), Choice(1.2, top_p=0.8), Choice(1.5, min_p=0.3)],
+    ids=str,
+)
+def test_draws_follow_the_distribution(choice: Choice) -> None:
+    """Chi-square of 20,000 seeds' first characters, against a bound that one in 10,000 would exceed by chance."""
+    vocabulary = Vocabulary("text", "abcdefgh")
     network = network_for(vocabulary)
     ids = vocabulary.encode("a")
-    expected = Choice(1.3).distribution(network.forward(ids[None], network.zero_state())[0][0, -1])
-    draws = [next(generate(network, vocabulary, ids, 1, Choice(1.3), seed)) for seed in range(20_000)]
-    counts = np.bincount(draws, minlength=5)
-    assert (((counts - 20_000 * expected) ** 2) / (20_000 * expected)).sum() < 23.5
+    logits = network.forward(ids[None], network.zero_state())[0][0, -1].tolist()
+    draws = [next(generate(network, vocabulary, ids, 1, choice, seed)) for seed in range(20_000)]
+    counts = np.bincount(draws, minlength=8)
+    expected = 20_000 * np.array(reference(logits, choice))
+    possible = expected > 0
+    assert counts[~possible].sum() == 0
+    freedom = possible.sum() - 1
+    assert freedom >= 2
+    # Wilson and Hilferty's approximation of chi-square's quantile at 3.72 standard deviations.
+    bound = freedom * (1 - 2 / (9 * freedom) + 3.72 * math.sqrt(2 / (9 * freedom))) ** 3
+    assert ((counts - expected)[possible] ** 2 / expected[possible]).sum() < bound
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"temperature": -1}, {"temperature": math.inf}, {"top_k": 0}, {"top_p": 0}, {"top_p": 1.1}, {"min_p": -1}]
+)
+def test_a_choice_out_of_its_range_is_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(CharrnnError, match=next(iter(wrong))):
+        Choice(**wrong)  # type: ignore[arg-type]
 
 
 def test_a_seed_gives_the_same_text_and_another_another() -> None:
