@@ -116,21 +116,31 @@ class Network:
         kernel, bias = self._softmax
         return (x @ kernel + bias).transpose(1, 0, 2), new_state
 
-    def loss(self, ids: npt.NDArray[np.integer], state: State) -> tuple[float, State]:
-        """Cross-entropy of ids[1:] given what came before each, in nats, summed.
+    def log_probabilities(self, ids: npt.NDArray[np.integer], state: State) -> tuple[npt.NDArray[np.float64], State]:
+        """How probable ids[1:] are, each given what came before it.
 
         Args:
             ids: (T + 1,), one stream.
             state: before ids[0], for one stream.
 
         Returns:
-            The sum over T characters, and the state before ids[-1].
+            Natural logarithms, (T,), and the state before ids[-1].
         """
         logits, state = self.forward(ids[None, :-1], state)
-        scores = logits[0].astype(np.float64)  # (T, V)
-        scores -= scores.max(axis=-1, keepdims=True)
-        target = scores[np.arange(len(scores)), ids[1:]]
-        return float((np.log(np.exp(scores).sum(axis=-1)) - target).sum()), state
+        return log_probabilities(logits[0], ids[1:]), state
+
+    def loss(self, ids: npt.NDArray[np.integer], state: State) -> tuple[float, State]:
+        """Cross-entropy of ids[1:] given what came before each, in nats, summed: as `log_probabilities`."""
+        found, state = self.log_probabilities(ids, state)
+        return -float(found.sum()), state
+
+
+def log_probabilities(logits: Array, ids: npt.NDArray[np.integer]) -> npt.NDArray[np.float64]:
+    """Natural logarithms of the probabilities, (B,), that the softmax of logits, (B, V), gives to ids, (B,)."""
+    scores = logits.astype(np.float64)
+    scores -= scores.max(axis=-1, keepdims=True)
+    chosen = scores[np.arange(len(ids)), ids]
+    return np.asarray(chosen - np.log(np.exp(scores, out=scores).sum(axis=-1)))
 
 
 def _lstm(x: Array, recurrent: Array, _: Array, state: tuple[Array, ...]) -> tuple[Array, tuple[Array, ...]]:
@@ -139,13 +149,14 @@ def _lstm(x: Array, recurrent: Array, _: Array, state: tuple[Array, ...]) -> tup
     units = h.shape[1]
     outputs = np.empty((*x.shape[:2], units), np.float32)
     gates = np.empty(x.shape[1:], np.float32)
-    i, f, o, g = (gates[:, k * units : (k + 1) * units] for k in range(4))
-    sigmoids = gates[:, : 3 * units]
+    tanhs, g = gates[:, : 3 * units], gates[:, 3 * units :]
+    sigmoids = np.empty(tanhs.shape, np.float32)  # apart from gates: contiguous rows are faster
+    i, f, o = (sigmoids[:, k * units : (k + 1) * units] for k in range(3))
     for t in range(len(x)):
         np.matmul(h, recurrent, out=gates)
         np.add(gates, x[t], out=gates)
         np.tanh(gates, out=gates)
-        np.multiply(sigmoids, 0.5, out=sigmoids)
+        np.multiply(tanhs, 0.5, out=sigmoids)
         np.add(sigmoids, 0.5, out=sigmoids)
         c = f * c
         np.multiply(i, g, out=i)
