@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 import sys
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -29,7 +29,6 @@ ASCII_EQUIVALENTS = {
     "\u2026": "...",
     **dict.fromkeys("\u00a0\u202f\u205f\u3000" + "".join(map(chr, range(0x2000, 0x200B))), " "),
 }
-_TO_ASCII = str.maketrans(ASCII_EQUIVALENTS)
 
 _CHUNK = 1 << 20  # characters looked up at once: what keeps the memory for a large text small
 
@@ -88,15 +87,22 @@ class Vocabulary:
         return self._id_of.get(character)
 
     def normalise(self, text: str, note: Note = ignore_note) -> str:
-        """Change a text as this vocabulary's training text was changed: `ascii` maps typography.
+        """Put ASCII in the place of typography that is not in the vocabulary, where the ASCII is.
+
+        For `ascii` that changes a text as the training text was changed. The training text of a `text`
+        vocabulary kept its own characters; those it did not have become what it had.
 
         Args:
             text: any text.
             note: told, in a line, what was mapped.
         """
-        if self.kind != "ascii" or text.isascii():
+        if self.kind == "bytes" or text.isascii():
             return text
-        counts = {c: n for c, n in count_characters(text).items() if c in ASCII_EQUIVALENTS}
+        counts = {
+            c: n
+            for c, n in count_characters(text).items()
+            if c not in self and c in ASCII_EQUIVALENTS and all(plain in self for plain in ASCII_EQUIVALENTS[c])
+        }
         if not counts:
             return text
         note(
@@ -104,7 +110,7 @@ class Vocabulary:
             + ", ".join(f"{show(c)} to {ASCII_EQUIVALENTS[c]!r}" for c in counts)
             + ")"
         )
-        return text.translate(_TO_ASCII)
+        return text.translate({ord(c): ASCII_EQUIVALENTS[c] for c in counts})
 
     def encode(self, text: str) -> Ids:
         """Ids of a text, shape (len(text),). Characters outside become the unknown symbol.
@@ -124,33 +130,56 @@ class Vocabulary:
         return ids
 
     def nearest(self, character: str) -> str | None:
-        """The known text that comes closest: ASCII equivalent, without its accent, other case.
+        """The known text that comes closest: ASCII equivalent, without its accent, other case, typography.
 
         Returns:
             One or more known characters, None where nothing comes close.
         """
         bare = "".join(c for c in unicodedata.normalize("NFKD", character) if not unicodedata.combining(c))
         candidates = [ASCII_EQUIVALENTS.get(character, ""), character.swapcase(), bare, bare.swapcase()]
+        candidates += [typographic for typographic, plain in ASCII_EQUIVALENTS.items() if plain == character]
         for candidate in candidates:
             if candidate and all(c in self for c in candidate):
                 return candidate
         return None
 
     def decode(self, ids: Iterable[int]) -> Iterator[str]:
-        """The text of ids: for each the text that it completes, and at the end what is left.
-
-        Bytes are held until they make up a character of UTF-8; invalid or unfinished ones become U+FFFD.
-        """
-        if self.kind != "bytes":
-            characters = self.characters + ("\ufffd" if self.unknown is not None else "")
-            for id in ids:
-                yield characters[id]
-            return
-        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        """The text of ids: for each the text that it completes, and at the end what is left."""
+        decoder = Decoder(self)
         for id in ids:
-            yield decoder.decode(bytes((id,)))
-        if left := decoder.decode(b"", final=True):
+            yield decoder.decode((id,))
+        if left := decoder.decode((), final=True):
             yield left
+
+
+class Decoder:
+    """Turns the ids of one text into characters, in as many pieces as one likes.
+
+    Bytes wait until they make up a character of UTF-8; invalid or unfinished ones become U+FFFD.
+
+    Attributes:
+        invalid: how many sequences of bytes became U+FFFD.
+    """
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self.invalid = 0
+        self._characters = vocabulary.characters + ("\ufffd" if vocabulary.unknown is not None else "")
+        self._utf8 = codecs.getincrementaldecoder("utf-8")("replace") if vocabulary.kind == "bytes" else None
+
+    @property
+    def waits(self) -> bool:
+        """Whether the bytes so far end within a character."""
+        return self._utf8 is not None and bool(self._utf8.getstate()[0])
+
+    def decode(self, ids: Sequence[int], final: bool = False) -> str:
+        """The text that the next ids complete; with `final` also what is left."""
+        if self._utf8 is None:
+            return "".join([self._characters[id] for id in ids])
+        data = bytes(ids)
+        before = self._utf8.getstate()[0]
+        text = self._utf8.decode(data, final)
+        self.invalid += text.count("\ufffd") - (before + data).count("\ufffd".encode())
+        return text
 
 
 def count_characters(text: str) -> dict[str, int]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from charrnn.vocabulary import PRINTABLE_ASCII, Vocabulary
+from charrnn.vocabulary import PRINTABLE_ASCII, Decoder, Vocabulary
 
 
 def test_ascii_has_97_symbols_and_an_unknown_one() -> None:
@@ -50,3 +52,24 @@ def test_a_character_that_was_begun_is_said_at_the_end() -> None:
 )
 def test_nearest_known_character(character: str, nearest: str | None) -> None:
     assert Vocabulary("text", '"e').nearest(character) == nearest
+
+
+def test_a_typewriters_quote_is_nearest_to_the_typographic_one_that_the_model_knows() -> None:
+    assert Vocabulary("text", "l\u2019a").nearest("'") == "\u2019"
+
+
+def test_a_text_vocabulary_takes_plain_characters_for_typography_that_it_lacks() -> None:
+    told: list[str] = []
+    vocabulary = Vocabulary("text", "\u00e9'\u201c-")
+    assert vocabulary.normalise("\u201c\u2019\u2026\u2014\u00e9", told.append) == "\u201c'\u2026--\u00e9"
+    assert told == ["mapped 2 typographic characters to ASCII (\u2014 to '--', \u2019 to \"'\")"]
+
+
+@given(st.lists(st.binary(max_size=6) | st.text(st.characters(exclude_categories=["Cs"])).map(str.encode)))
+def test_bytes_are_decoded_the_same_in_any_pieces_and_invalid_sequences_counted(parts: list[bytes]) -> None:
+    decoder = Decoder(Vocabulary.bytes())
+    text = "".join([*(decoder.decode(list(part)) for part in parts), decoder.decode([], final=True)])
+    whole = b"".join(parts)
+    assert text == whole.decode("utf-8", "replace")
+    invalid = len(list(re.finditer("\ufffd", text))) - whole.decode("utf-8", "ignore").count("\ufffd")
+    assert decoder.invalid == invalid
