@@ -190,10 +190,35 @@ def _waiting_for(what: str) -> Iterator[None]:
             click.echo("\r" + " " * (len(what) + 4) + "\r", err=True, nl=False)
 
 
+def _as_utf8(_: click.Context, __: click.Parameter, text: str | None) -> str | None:
+    """Text as it was typed: in a C locale Python brings the bytes of other characters than ASCII as surrogates."""
+    if text is None or sys.getfilesystemencoding() != "ascii":
+        return text
+    return os.fsencode(text).decode("utf-8", "surrogateescape")
+
+
 @cli.command(short_help="Write new text from a trained model.")
-@click.option("--prime", help="Text to continue.  [default: none; starts as after a newline]")
+@click.option("--prime", callback=_as_utf8, help="Text to continue.  [default: none; starts as after a newline]")
 @click.option("--prime-file", type=_PATH, metavar="PATH", help="File with the text to continue; - is standard input.")
-@click.option("--length", type=click.IntRange(min=0), default=1000, show_default=True, help="New characters.")
+@click.option(
+    "--length",
+    type=click.IntRange(min=0),
+    default=1000,
+    show_default=True,
+    help="New characters (code points); of a model of raw bytes, bytes.",
+)
+@click.option(
+    "--stop",
+    callback=_as_utf8,
+    help=r"End before this text, or at --length if it does not come; \n is a newline, \t a tab, \\ a backslash.",
+)
+@click.option(
+    "--count",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Samples.  After each comes the text of --stop or else a line with % alone.",
+)
 @click.option(
     "--temperature",
     type=_FiniteRange(min=0),
@@ -210,7 +235,12 @@ def _waiting_for(what: str) -> Iterator[None]:
 @click.option(
     "--min-p", type=_FiniteRange(0, 1), help="Choose among those at least P times as likely as the likeliest."
 )
-@click.option("--seed", type=click.IntRange(min=0), help="The same seed gives the same text.  [default: a fresh one]")
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    help="The same seed gives the same text. Sample K of --count has the seed that is K - 1 above.  "
+    "[default: a fresh one]",
+)
 @click.option(
     "--unknown",
     type=click.Choice(["skip", "replace"]),
@@ -222,12 +252,15 @@ def _waiting_for(what: str) -> Iterator[None]:
     shell_complete=_complete_run,
     help="A run's name or folder, or a checkpoint file.  [default: the run last trained]",
 )
+@click.option("--json", "as_json", is_flag=True, help="Write a JSON object and line for each sample.")
 @_folder_option
 @_debug_option
 def sample(
     prime: str | None,
     prime_file: str | None,
     length: int,
+    stop: str | None,
+    count: int,
     temperature: float,
     top_k: int | None,
     top_p: float | None,
@@ -235,33 +268,60 @@ def sample(
     seed: int | None,
     unknown: str | None,
     checkpoint: str | None,
+    as_json: bool,
     folder: str,
 ) -> None:
     """Write new text from a trained model to stdout.
 
     --temperature, --top-k, --top-p and --min-p apply in this order.
     """
+    if count > 1:  # before NumPy comes: samples side by side have threads of their own
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     import charrnn.checkpoint
+    from charrnn import sample_output
     from charrnn.network import Network
+    from charrnn.prime import encode_prime, encode_stop, read_prime, unescaped
     from charrnn.runs import find_checkpoint
-    from charrnn.sampling import Choice, encode_prime, generate, read_prime, text_stream
+    from charrnn.samples import Request, write_samples
+    from charrnn.sampling import Choice
 
     if prime is not None and prime_file is not None:
         raise click.UsageError("--prime and --prime-file exclude each other: give one of them.")
-    model = charrnn.checkpoint.load(find_checkpoint(checkpoint, folder))
+    path = find_checkpoint(checkpoint, folder)
+    model = charrnn.checkpoint.load(path)
     if prime_file is not None:
         prime = read_prime(prime_file, model.vocabulary)
-    prime_ids = encode_prime(model.vocabulary, prime or "", unknown, say)
-    if seed is None:
-        seed = int.from_bytes(os.urandom(4), "little")
+    request = Request(
+        encode_prime(model.vocabulary, prime or "", unknown, say),
+        length,
+        Choice(temperature, top_k, top_p, min_p),
+        None if stop is None else encode_stop(model.vocabulary, unescaped(stop), say),
+    )
+    is_fresh = seed is None
+    seed = int.from_bytes(os.urandom(4), "little") if seed is None else seed
+    if count > 1:
+        say(f"seeds {seed} to {seed + count - 1}, one for each sample")
+    elif is_fresh:
         say(f"seed {seed}")
     network = Network(model.config, model.weights)
-    new_ids = generate(network, model.vocabulary, prime_ids, length, Choice(temperature, top_k, top_p, min_p), seed)
-    _write_text(text_stream(model.vocabulary, prime_ids, new_ids))
+    samples = write_samples(network, model.vocabulary, request, range(seed, seed + count), scored=as_json)
+    notes: list[str] = []
+    samples = sample_output.with_notes(samples, request, model.vocabulary, notes.append)
+    if as_json:
+        pieces = sample_output.as_json(samples, request, model.vocabulary, str(path))
+    else:
+        pieces = sample_output.as_text(samples, request, model.vocabulary, count)
+    if _write_text(pieces):
+        for line in notes:
+            say(line)
 
 
-def _write_text(pieces: Iterable[str]) -> None:
-    """Stream text to stdout: exact and in UTF-8 to a pipe or file, control characters shown on a terminal."""
+def _write_text(pieces: Iterable[str]) -> bool:
+    """Stream text to stdout: exact and in UTF-8 to a pipe or file, control characters shown on a terminal.
+
+    Returns:
+        Whether all of it was read; a pipe's reader may have had enough before.
+    """
     out = sys.stdout
     if not isinstance(out, io.TextIOWrapper):
         raise CharrnnError("stdout is closed: there is nowhere to write the text to")
@@ -272,7 +332,7 @@ def _write_text(pieces: Iterable[str]) -> None:
         out.reconfigure(encoding="utf-8", newline="\n")
     piece = ""
     try:
-        for piece in pieces:
+        for piece in filter(None, pieces):
             out.write(show_controls(piece) if on_terminal else piece)
             out.flush()
         if on_terminal and not piece.endswith("\n"):
@@ -282,6 +342,8 @@ def _write_text(pieces: Iterable[str]) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())
         if not isinstance(error, BrokenPipeError):  # whose reader has enough
             raise CharrnnError(f"stdout: cannot be written to: {error.strerror or error}") from None
+        return False
+    return True
 
 
 @cli.command("plot-loss", short_help="Draw the training and validation loss of runs.")

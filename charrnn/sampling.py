@@ -1,20 +1,19 @@
-"""Logits -> next character -> a stream of text."""
+"""Logits -> next character -> streams of characters."""
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Iterable, Iterator
+import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
 
 from charrnn import CharrnnError
-from charrnn.data import plain_text, read_bytes
-from charrnn.messages import plural, show
-from charrnn.network import Network
-from charrnn.vocabulary import Ids, Note, Vocabulary
+from charrnn.network import Network, log_probabilities, weight_shapes
+from charrnn.vocabulary import Ids, Vocabulary
 
 
 @dataclass(frozen=True)
@@ -84,118 +83,154 @@ class Choice:
         """Make all weights, (..., V), zero but those that top_k and then top_p keep."""
         rows = weights.reshape(-1, weights.shape[-1])
         falling = np.sort(rows)[:, : -1 - (self.top_k or rows.shape[1]) : -1]
-        last = np.full(len(rows), falling.shape[1] - 1)  # that is kept, of each row
-        if self.top_p is not None:
+        if self.top_p is None:
+            kept, edge, total = falling.shape[1], falling[:, -1:], falling.size
+        else:
             cumulative = np.add.accumulate(falling, axis=1)
             last = (cumulative >= self.top_p * cumulative[:, -1:]).argmax(axis=1)
-        edge = falling[np.arange(len(rows)), last][:, None]
+            kept, edge = last[:, None] + 1, falling[np.arange(len(rows)), last][:, None]
+            total = kept.sum()
         keep = rows >= edge
-        if np.count_nonzero(keep) > last.sum() + len(rows):
-            room = last[:, None] + 1 - (rows > edge).sum(axis=1, keepdims=True)
+        if np.count_nonzero(keep) > total:  # several have the weight of the last one kept: not all of them stay
+            room = kept - (rows > edge).sum(axis=1, keepdims=True)
             keep &= (rows > edge) | (np.cumsum(rows == edge, axis=1) <= room)
         rows *= keep
 
 
-# Characters of a long prime that are read at once: what keeps its memory bounded.
-_READ_CHUNK = 1000
+READ_CHUNK = 1000  # characters of a long text that are read at once: what keeps its memory bounded
+_DRAWN_AHEAD = 64  # random numbers of a stream that are drawn at once
+_WORTH_TWO_THREADS = 20_000_000  # products a step from which two threads were faster than one
+
+
+class Streams:
+    """Continuations of one prime, written side by side, each with random numbers of its own.
+
+    What a seed gives does not depend on the other streams, except where rounding decides: a product of
+    several rows is not added up in the order that a product of one is.
+
+    Attributes:
+        logits: of the character chosen last, (S, V).
+    """
+
+    def __init__(
+        self, network: Network, vocabulary: Vocabulary, prime: Ids, choice: Choice, seeds: Sequence[int]
+    ) -> None:
+        """Read the prime, (P,), once for all.
+
+        Args:
+            network: the model.
+            vocabulary: its character map; the unknown symbol is never chosen.
+            prime: the ids to start from, (P,); if none, the text starts as after a newline.
+            choice: how each character is chosen.
+            seeds: of each stream's random numbers; the same on the same machine give the same ids.
+        """
+        self._network = network
+        self._choice = choice
+        self._never = vocabulary.unknown
+        prime = beginning(vocabulary, prime)
+        state = network.zero_state()
+        for start in range(0, len(prime), READ_CHUNK):
+            logits, state = network.forward(prime[None, start : start + READ_CHUNK], state)
+        self.logits = logits[:, -1].repeat(len(seeds), axis=0)
+        self._state = [tuple(part.repeat(len(seeds), axis=0) for part in layer) for layer in state]
+        self._random = [np.random.default_rng(seed) for seed in seeds]
+        self._uniform = np.empty((len(seeds), 0))
+        self._drawn = 0  # columns of _uniform that were used
+        self._ids: npt.NDArray[np.intp] | None = None  # chosen last, and not read yet
+
+    def step(self) -> npt.NDArray[np.intp]:
+        """Choose the next character of every stream: ids, (S,)."""
+        if self._ids is not None:
+            logits, self._state = self._network.forward(self._ids[:, None], self._state)
+            self.logits = logits[:, 0]
+        scores = self.logits.astype(np.float64)
+        if self._never is not None:
+            scores[:, self._never] = -np.inf
+        cumulative = np.add.accumulate(self._choice.weights(scores), axis=1)
+        if self._drawn == self._uniform.shape[1]:
+            self._uniform = np.array([random.random(_DRAWN_AHEAD) for random in self._random])
+            self._drawn = 0
+        targets = self._uniform[:, self._drawn] * cumulative[:, -1]
+        self._drawn += 1
+        self._ids = (cumulative > targets[:, None]).argmax(axis=1)
+        return self._ids
+
+    def log_probabilities(self) -> npt.NDArray[np.float64]:
+        """Of the characters chosen last in the model's own distribution, (S,): at temperature 1, of all characters."""
+        assert self._ids is not None
+        return log_probabilities(self.logits, self._ids)
+
+    def keep(self, which: npt.NDArray[np.bool]) -> None:
+        """Go on with some of the streams only: those where the mask, (S,), is true."""
+        self.logits = self.logits[which]
+        self._ids = None if self._ids is None else self._ids[which]
+        self._state = [tuple(part[which] for part in layer) for layer in self._state]
+        self._uniform = self._uniform[which]
+        self._random = [random for random, kept in zip(self._random, which, strict=True) if kept]
+
+
+class ParallelStreams:
+    """Streams in two halves, a thread each, where that is faster: otherwise the same as `Streams`.
+
+    NumPy lets go of Python's lock while it computes. OpenBLAS' own threads would do the matrix products alone,
+    and wait for each other so hard that on a busy machine they are many times slower than one.
+    """
+
+    def __init__(
+        self, network: Network, vocabulary: Vocabulary, prime: Ids, choice: Choice, seeds: Sequence[int]
+    ) -> None:
+        """As `Streams`."""
+        whole = Streams(network, vocabulary, prime, choice, seeds)
+        self._parts = [whole]
+        self._sizes = [len(seeds)]
+        weights = sum(math.prod(shape) for shape in weight_shapes(network.config).values())
+        if len(seeds) * weights >= _WORTH_TWO_THREADS and (os.cpu_count() or 1) > 1:
+            from concurrent.futures import ThreadPoolExecutor
+
+            self._thread = ThreadPoolExecutor(1)
+            is_first = np.arange(len(seeds)) < len(seeds) // 2
+            self._parts = [copy.copy(whole), whole]
+            self._sizes = [len(seeds) // 2, len(seeds) - len(seeds) // 2]
+            for part, which in zip(self._parts, (is_first, ~is_first), strict=True):
+                part.keep(which)
+
+    def step(self) -> npt.NDArray[np.intp]:
+        """Choose the next character of every stream: ids, (S,)."""
+        if len(self._parts) == 1:
+            return self._parts[0].step()
+        second = self._thread.submit(self._parts[1].step)
+        return np.concatenate([self._parts[0].step(), second.result()])
+
+    def log_probabilities(self) -> npt.NDArray[np.float64]:
+        """As `Streams.log_probabilities`."""
+        return np.concatenate([part.log_probabilities() for part in self._parts])
+
+    def keep(self, which: npt.NDArray[np.bool]) -> None:
+        """As `Streams.keep`."""
+        masks = np.split(which, np.cumsum(self._sizes)[:-1])
+        for part, mask in zip(self._parts, masks, strict=True):
+            part.keep(mask)
+        self._sizes = [int(mask.sum()) for mask in masks]
+        self._parts = [part for part, size in zip(self._parts, self._sizes, strict=True) if size]
+        self._sizes = [size for size in self._sizes if size]
+
+
+def beginning(vocabulary: Vocabulary, prime: Ids) -> Ids:
+    """What the network reads before the first new character: the prime, or a newline where there is none."""
+    if len(prime):
+        return prime
+    newline = vocabulary.id_of("\n")
+    return np.array([0 if newline is None else newline], vocabulary.dtype)
 
 
 def generate(
     network: Network, vocabulary: Vocabulary, prime: Ids, length: int, choice: Choice, seed: int
 ) -> Iterator[int]:
-    """Feed predictions back autoregressively.
-
-    Args:
-        network: the model.
-        vocabulary: its character map; the unknown symbol is never chosen.
-        prime: the ids to start from, (P,); if none, the text starts as after a newline.
-        length: how many ids to give.
-        choice: how each is chosen.
-        seed: of the random draws; the same seed on the same machine gives the same ids.
+    """Feed predictions back autoregressively: the ids of one stream of `Streams`.
 
     Yields:
-        Each new id.
+        Each new id, `length` of them.
     """
-    random = np.random.default_rng(seed).random
-    if not len(prime):
-        newline = vocabulary.id_of("\n")
-        prime = np.array([newline if newline is not None else 0], vocabulary.dtype)
-    state = network.zero_state()
-    for start in range(0, len(prime), _READ_CHUNK):
-        logits, state = network.forward(prime[None, start : start + _READ_CHUNK], state)
-    ids = np.empty((1, 1), np.int64)
-    for remaining in range(length, 0, -1):
-        scores = logits[0, -1]
-        if vocabulary.unknown is not None:
-            scores[vocabulary.unknown] = -np.inf
-        cumulative = np.cumsum(choice.distribution(scores))
-        id = int(np.searchsorted(cumulative, random() * cumulative[-1], side="right"))
-        yield id
-        if remaining > 1:
-            ids[0, 0] = id
-            logits, state = network.forward(ids, state)
-
-
-def text_stream(vocabulary: Vocabulary, prime: Ids, new: Iterable[int]) -> Iterator[str]:
-    """The text of a prime and then of its continuation, a piece an id, as it becomes complete."""
-    return vocabulary.decode(chain(map(int, prime), new))
-
-
-def read_prime(file: str, vocabulary: Vocabulary) -> str:
-    """The text to continue from a file, or from standard input if it is `-`.
-
-    Raises:
-        CharrnnError: it cannot be read, or is not UTF-8 where the model reads text.
-    """
-    [(name, data)] = read_bytes([file])
-    try:
-        return data.decode("utf-8", "surrogateescape" if vocabulary.kind == "bytes" else "strict")
-    except UnicodeDecodeError as error:
-        raise CharrnnError(
-            f"{name}: byte 0x{data[error.start]:02x} at offset {error.start:,} is not valid UTF-8, "
-            "which a prime is read as"
-        ) from None
-
-
-def encode_prime(vocabulary: Vocabulary, prime: str, unknown: str | None, note: Note) -> Ids:
-    """Turn a prime into ids, as the training text was turned.
-
-    Args:
-        vocabulary: the model's character map.
-        prime: any text.
-        unknown: for characters the model does not know: `skip` leaves them out, `replace` puts the
-            nearest known text in their place, or else the unknown symbol; None refuses them.
-        note: told, a line each, what was changed.
-
-    Returns:
-        Its ids, (P,).
-
-    Raises:
-        CharrnnError: characters that the model does not know.
-    """
-    if vocabulary.kind == "bytes":
-        return np.frombuffer(prime.encode("utf-8", "surrogateescape"), np.uint8)
-    notes: list[str] = []
-    text = vocabulary.normalise(plain_text("prime", prime, notes.append), lambda line: notes.append(f"prime: {line}"))
-    strangers = dict.fromkeys(c for c in text if c not in vocabulary)
-    nearest = {c: vocabulary.nearest(c) for c in strangers}
-    if strangers and unknown is None:
-        raise CharrnnError(
-            "the model does not know "
-            + ", ".join(
-                f"{show(c)!r} at position {prime.index(c) + 1}" + (f" (nearest: {nearest[c]!r})" if nearest[c] else "")
-                for c in strangers
-            )
-            + " of the prime; change the prime, or use --unknown skip or --unknown replace",
-            exit_code=2,
-        )
-    instead = "\ufffd" if vocabulary.unknown is not None else ""
-    pieces = {c: "" if unknown == "skip" else nearest[c] or instead for c in strangers}
-    if strangers:
-        notes.append(
-            f"prime: {plural(sum(text.count(c) for c in strangers), 'character')} unknown to the model: "
-            + ", ".join(f"{show(c)!r} " + (f"became {pieces[c]!r}" if pieces[c] else "left out") for c in strangers)
-        )
-    for line in notes:
-        note(line)
-    return vocabulary.encode("".join(pieces.get(c, c) for c in text))
+    streams = Streams(network, vocabulary, prime, choice, [seed])
+    for _ in range(length):
+        yield int(streams.step()[0])

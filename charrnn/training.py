@@ -25,7 +25,7 @@ from charrnn.network import Array, Network, weight_shapes
 from charrnn.planning import Job, load_last
 from charrnn.progress import ProgressDisplay
 from charrnn.runs import Report
-from charrnn.sampling import Choice, generate, text_stream
+from charrnn.sampling import Choice, generate
 from charrnn.schedule import learning_rate_at, validation_interval
 from charrnn.trainer import SCORE_CHUNK, Trainer
 
@@ -263,14 +263,10 @@ class _Training:
         sample = None
         if self.display.shows_samples:
             network = Network(self.config, self.trainer.model.to_numpy())
-            no_prime = np.zeros(0, self.corpus.vocabulary.dtype)
-            sample = "".join(
-                text_stream(
-                    self.corpus.vocabulary,
-                    no_prime,
-                    generate(network, self.corpus.vocabulary, no_prime, SAMPLE_LENGTH, Choice(0.8), report.step),
-                )
-            )
+            vocabulary = self.corpus.vocabulary
+            no_prime = np.zeros(0, vocabulary.dtype)
+            ids = generate(network, vocabulary, no_prime, SAMPLE_LENGTH, Choice(0.8), report.step)
+            sample = "".join(vocabulary.decode(ids))
         self.display.report(report, is_best, sample)
 
     def finish(self) -> None:

@@ -8,7 +8,12 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from charrnn.checkpoint import Checkpoint, CorpusIdentity, Progress, Settings
+from charrnn.network import weight_shapes
+from charrnn.vocabulary import Vocabulary
 
 PROJECT = Path(__file__).parent.parent
 CORPORA = PROJECT.parent / "shared" / "corpora"
@@ -66,6 +71,30 @@ def trained(tmp_path_factory: pytest.TempPathFactory, tales: str) -> Path:
     result = run_charrnn("train", "small.txt", *SMALL, "--epochs", "4", cwd=folder)
     assert result.returncode == 0, result.stderr
     return folder
+
+
+def chain_model(vocabulary: Vocabulary, text: str, noise: float = 0.0) -> Checkpoint:
+    """An RNN that was never trained: after each symbol of a text it expects the next, at the end the first again.
+
+    Args:
+        vocabulary: the model's character map.
+        text: whose symbols (of a `bytes` vocabulary its bytes) are all different.
+        noise: how far the logits of the others are from equal.
+    """
+    size = len(vocabulary)
+    settings = Settings(
+        vocabulary=vocabulary.kind, encoding="utf-8", errors="strict", embedding=size, units=size, layers=1,
+        cell="rnn", dropout=0.0, batch_size=1, seq_length=1, learning_rate=0.005, epochs=1, minutes=None, seed=1,
+        precision="float32",
+    )  # fmt: skip
+    weights = {name: np.zeros(shape, np.float32) for name, shape in weight_shapes(settings.network(vocabulary)).items()}
+    weights["embedding"] = np.eye(size, dtype=np.float32)
+    weights["layer0.kernel"] = 5 * np.eye(size, dtype=np.float32)
+    weights["softmax.kernel"] = np.random.default_rng(0).normal(0, noise, (size, size)).astype(np.float32)
+    ids = list(text.encode("utf-8", "surrogateescape") if vocabulary.kind == "bytes" else vocabulary.encode(text))
+    weights["softmax.kernel"][ids, [*ids[1:], ids[0]]] = 5
+    progress = Progress(1, 1, "float32", 1, 1, 1, 3.0, 0.0, 0, 3.0)
+    return Checkpoint(settings, vocabulary, CorpusIdentity("0" * 64, 1000), progress, weights, {})
 
 
 def corpus(name: str) -> Path:

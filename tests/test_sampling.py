@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from test_network import random_weights
 
 from charrnn import CharrnnError
 from charrnn.network import Network, NetworkConfig, weight_shapes
-from charrnn.sampling import Choice, encode_prime, generate, text_stream
+from charrnn.prime import encode_prime
+from charrnn.sampling import Choice, Streams, generate
 from charrnn.vocabulary import Vocabulary
 
 LOGITS = np.log(np.array([0.4, 0.05, 0.3, 0.1, 0.15], np.float32))
@@ -26,7 +28,7 @@ def network_for(vocabulary: Vocabulary, seed: int = 0) -> Network:
 def sample(vocabulary: Vocabulary, prime: str = "", length: int = 50, seed: int = 1, **choice: float) -> str:
     ids = encode_prime(vocabulary, prime, None, lambda _: None)
     new = generate(network_for(vocabulary), vocabulary, ids, length, Choice(**choice), seed)  # type: ignore[arg-type]
-    return "".join(text_stream(vocabulary, ids, new))
+    return "".join(vocabulary.decode([*ids, *new]))
 
 
 @pytest.mark.parametrize(
@@ -108,7 +110,7 @@ def test_draws_follow_the_distribution(choice: Choice) -> None:
     network = network_for(vocabulary)
     ids = vocabulary.encode("a")
     logits = network.forward(ids[None], network.zero_state())[0][0, -1].tolist()
-    draws = [next(generate(network, vocabulary, ids, 1, choice, seed)) for seed in range(20_000)]
+    draws = Streams(network, vocabulary, ids, choice, range(20_000)).step()
     counts = np.bincount(draws, minlength=8)
     expected = 20_000 * np.array(reference(logits, choice))
     possible = expected > 0
@@ -182,50 +184,34 @@ def test_a_long_prime_is_read_in_pieces_to_the_same_end() -> None:
     assert first == int(logits[0, -1].argmax())
 
 
-# --- primes ----------------------------------------------------------------------------------
-
-WORDS = Vocabulary("text", "\n abcdeé")
-
-
-def test_unknown_characters_of_a_prime_are_named_with_place_and_nearest() -> None:
-    with pytest.raises(CharrnnError) as caught:
-        encode_prime(WORDS, "aX B\u4e00X", None, print)
-    message = str(caught.value)
-    assert "'X' at position 2," in message
-    assert "'B' at position 4 (nearest: 'b')" in message
-    assert "'\u4e00' at position 5" in message
-    assert message.count("'X'") == 1
-    assert caught.value.exit_code == 2
-
-
-@pytest.mark.parametrize(("unknown", "text"), [("skip", "a "), ("replace", "a b")])
-def test_unknown_characters_can_be_skipped_or_replaced_and_it_is_said(unknown: str, text: str) -> None:
-    told: list[str] = []
-    ids = encode_prime(WORDS, "aX B", unknown, told.append)
-    assert "".join(WORDS.decode(ids)) == text
-    assert "2 characters unknown" in told[0]
-    assert "'X' left out" in told[0]
-
-
-def test_an_ascii_model_replaces_what_has_no_neighbour_by_its_unknown_symbol() -> None:
+@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
+def test_streams_side_by_side_are_what_each_is_alone(cell: str) -> None:
+    """Over 200 characters, in which some of them end; the logits are the same but for rounding."""
     vocabulary = Vocabulary.ascii()
-    assert encode_prime(vocabulary, "\u4e00", "replace", lambda _: None).tolist() == [vocabulary.unknown]
+    config = NetworkConfig(len(vocabulary), 8, 48, 2, cell)
+    network = Network(config, random_weights(config))
+    prime = vocabulary.encode("Once ")
+    seeds = [7, 8, 9, 10, 11]
+    alone = {seed: Streams(network, vocabulary, prime, Choice(0.9, min_p=0.01), [seed]) for seed in seeds}
+    together = Streams(network, vocabulary, prime, Choice(0.9, min_p=0.01), seeds)
+    for step in range(200):
+        ids = together.step()
+        assert ids.tolist() == [int(alone[seed].step()[0]) for seed in seeds]
+        for row, seed in enumerate(seeds):
+            np.testing.assert_allclose(together.logits[row], alone[seed].logits[0], rtol=0, atol=1e-4)
+            assert together.log_probabilities()[row] == pytest.approx(alone[seed].log_probabilities()[0], abs=1e-4)
+        if step in (50, 120):
+            together.keep(np.arange(len(seeds)) != 1)
+            del seeds[1]
 
 
-def test_a_prime_is_normalised_as_the_training_text_was() -> None:
-    told: list[str] = []
-    ids = encode_prime(Vocabulary.ascii(), "\u201cso\u201d\r\n", None, told.append)
-    assert "".join(Vocabulary.ascii().decode(ids)) == '"so"\n'
-    assert len(told) == 2
-
-
-def test_positions_are_those_of_the_prime_as_it_was_given() -> None:
-    with pytest.raises(CharrnnError, match="'\u4e00' at position 5 of the prime"):
-        encode_prime(Vocabulary.ascii(), "\u2026\u2014\r\n\u4e00", None, print)
-
-
-def test_a_prime_of_bytes_is_taken_as_it_is() -> None:
-    assert encode_prime(Vocabulary.bytes(), "\u00e9\udc80", None, print).tolist() == [0xC3, 0xA9, 0x80]
+def test_log_probabilities_are_those_of_the_whole_distribution_at_temperature_1() -> None:
+    vocabulary = Vocabulary("text", "abcdefgh")
+    network = network_for(vocabulary)
+    streams = Streams(network, vocabulary, vocabulary.encode("a"), Choice(0.3, top_k=2), [1, 2, 3])
+    ids = streams.step()
+    expected = np.log(reference(streams.logits[0].tolist(), Choice(1.0)))
+    np.testing.assert_allclose(streams.log_probabilities(), expected[ids], rtol=1e-6)
 
 
 def test_sampling_speaks_any_script() -> None:

@@ -1,0 +1,134 @@
+"""From what a user types to ids: the text to continue, the text to stop at."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+
+from charrnn import CharrnnError
+from charrnn.data import plain_text, read_bytes
+from charrnn.messages import plural, show
+from charrnn.vocabulary import Ids, Note, Vocabulary
+
+
+def read_prime(file: str, vocabulary: Vocabulary) -> str:
+    """The text to continue from a file, or from standard input if it is `-`.
+
+    Raises:
+        CharrnnError: it cannot be read, or is not UTF-8 where the model reads text.
+    """
+    [(name, data)] = read_bytes([file])
+    try:
+        return data.decode("utf-8", "surrogateescape" if vocabulary.kind == "bytes" else "strict")
+    except UnicodeDecodeError as error:
+        raise CharrnnError(
+            f"{name}: byte 0x{data[error.start]:02x} at offset {error.start:,} is not valid UTF-8, "
+            "which a prime is read as"
+        ) from None
+
+
+def encode_prime(vocabulary: Vocabulary, prime: str, unknown: str | None, note: Note) -> Ids:
+    """Turn a prime into ids, as the training text was turned.
+
+    Args:
+        vocabulary: the model's character map.
+        prime: any text.
+        unknown: for characters the model does not know: `skip` leaves them out, `replace` puts the
+            nearest known text in their place, or else the unknown symbol; None refuses them.
+        note: told, a line each, what was changed.
+
+    Returns:
+        Its ids, (P,).
+
+    Raises:
+        CharrnnError: characters that the model does not know.
+    """
+    if vocabulary.kind == "bytes":
+        return np.frombuffer(prime.encode("utf-8", "surrogateescape"), np.uint8)
+    notes: list[str] = []
+    text = normalised("prime", prime, vocabulary, notes.append)
+    strangers = dict.fromkeys(c for c in text if c not in vocabulary)
+    nearest = {c: vocabulary.nearest(c) for c in strangers}
+    if strangers and unknown is None:
+        raise CharrnnError(
+            "the model does not know "
+            + ", ".join(
+                f"{show(c)!r} at position {prime.index(c) + 1}" + (f" (nearest: {nearest[c]!r})" if nearest[c] else "")
+                for c in strangers
+            )
+            + " of the prime; change the prime, or use --unknown skip or --unknown replace",
+            exit_code=2,
+        )
+    instead = "\ufffd" if vocabulary.unknown is not None else ""
+    pieces = {c: "" if unknown == "skip" else nearest[c] or instead for c in strangers}
+    if strangers:
+        notes.append(
+            f"prime: {plural(sum(text.count(c) for c in strangers), 'character')} unknown to the model: "
+            + ", ".join(f"{show(c)!r} " + (f"became {pieces[c]!r}" if pieces[c] else "left out") for c in strangers)
+        )
+    for line in notes:
+        note(line)
+    return vocabulary.encode("".join(pieces.get(c, c) for c in text))
+
+
+def encode_stop(vocabulary: Vocabulary, stop: str, note: Note) -> Ids:
+    """Turn the text that a sample is to end at into ids, as the training text was turned.
+
+    Args:
+        vocabulary: the model's character map.
+        stop: any text but an empty one.
+        note: told, a line each, what was changed.
+
+    Returns:
+        Its ids, (N,).
+
+    Raises:
+        CharrnnError: it is empty, or has characters that the model does not know.
+    """
+    ids = encode_known("stop text", stop, vocabulary, note, ", so it would never come to it")
+    if not len(ids):
+        raise CharrnnError("the stop text is empty: a sample would end before it began", exit_code=2)
+    return ids
+
+
+def encode_known(name: str, text: str, vocabulary: Vocabulary, note: Note, consequence: str = "") -> Ids:
+    """Turn a text of which the model has to know every character into ids, as the training text was turned.
+
+    Args:
+        name: how messages call it.
+        text: any text.
+        vocabulary: the model's character map.
+        note: told, a line each, what was changed.
+        consequence: ends the message of the error.
+
+    Raises:
+        CharrnnError: it has characters that the model does not know.
+    """
+    if vocabulary.kind == "bytes":
+        return np.frombuffer(text.encode("utf-8", "surrogateescape"), np.uint8)
+    text = normalised(name, text, vocabulary, note)
+    if strangers := dict.fromkeys(c for c in text if c not in vocabulary):
+        raise CharrnnError(
+            f"the model does not know {', '.join(repr(show(c)) for c in strangers)} of the {name}{consequence}",
+            exit_code=2,
+        )
+    return vocabulary.encode(text)
+
+
+def normalised(name: str, text: str, vocabulary: Vocabulary, note: Note) -> str:
+    """Change a text as the training text was changed: byte-order mark, line endings, typography.
+
+    Args:
+        name: how notes call it.
+        text: any text.
+        vocabulary: the model's character map, not `bytes`.
+        note: told, a line each, what was changed.
+    """
+    return vocabulary.normalise(plain_text(name, text, note), lambda line: note(f"{name}: {line}"))
+
+
+def unescaped(text: str) -> str:
+    r"""What a text on the command line means, where a newline is hard to type: \n, \t and \\ are one character each."""
+    meant = {"n": "\n", "t": "\t", "\\": "\\"}
+    return re.sub(r"\\([nt\\])", lambda found: meant[found[1]], text)

@@ -1,0 +1,123 @@
+"""Samples on their way to stdout, as text or as JSON, and what is said of them on stderr."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+
+from charrnn.messages import plural
+from charrnn.samples import Request, Sample
+from charrnn.vocabulary import Ids, Note, Vocabulary
+
+SEPARATOR = "\n%\n"  # a line with % alone, as in the files that fortune reads
+
+LOOP_CHARACTERS = 200  # a loop is a passage that stands at the end
+LOOP_TIMES = 4  # at least so often in succession, and fills so many characters
+_LOOP_SEARCHED = 10_000  # of the last characters of a sample: what keeps the search short
+
+
+def as_text(samples: Iterable[Sample], request: Request, vocabulary: Vocabulary, count: int) -> Iterator[str]:
+    """The samples one after another, each with its prime; of several each ends in the stop text or SEPARATOR."""
+    ending = "" if count == 1 else _stop_text(request, vocabulary) or SEPARATOR
+    for sample in samples:
+        yield sample.prime
+        yield from sample.pieces()
+        yield ending
+
+
+def as_json(samples: Iterable[Sample], request: Request, vocabulary: Vocabulary, checkpoint: str) -> Iterator[str]:
+    """The samples as JSON, an object and line each; they have to be scored.
+
+    Probabilities are those of the model's own distribution, before temperature, top-k, top-p and min-p.
+    """
+    import json
+
+    settings = {
+        "checkpoint": checkpoint.encode("utf-8", "replace").decode(),
+        "length": request.length,
+        **dataclasses.asdict(request.choice),
+        "stop": _stop_text(request, vocabulary),
+    }
+    for sample in samples:
+        text = "".join(sample.pieces())
+        logarithms = sample.log_probabilities
+        line = {
+            "text": text,
+            "prime": sample.prime,
+            "seed": sample.seed,
+            "settings": settings,
+            "stopped": sample.stopped,
+            "log_probability": float(logarithms.sum()),
+            "nats_per_character": -float(logarithms.mean()) if len(logarithms) else None,
+            "probabilities": [float(f"{probability:.6g}") for probability in np.exp(logarithms)],
+        }
+        yield json.dumps(line, ensure_ascii=False) + "\n"
+
+
+def _stop_text(request: Request, vocabulary: Vocabulary) -> str | None:
+    return None if request.stop is None else "".join(vocabulary.decode(request.stop.tolist()))
+
+
+def with_notes(samples: Iterable[Sample], request: Request, vocabulary: Vocabulary, note: Note) -> Iterator[Sample]:
+    """Pass samples on and, once they were read, say what went wrong with them.
+
+    Args:
+        samples: on their way to where they are read.
+        request: what was asked of them.
+        vocabulary: the model's.
+        note: told, a line each, of every sample that fell into a loop; and at the end how many did not come to
+            the stop text, and how many invalid sequences of bytes became U+FFFD.
+    """
+    count = unstopped = invalid = 0
+    for sample in samples:
+        yield sample
+        count += 1
+        unstopped += request.stop is not None and not sample.stopped
+        invalid += sample.decoder.invalid
+        if passage := repeated_passage(sample.ids):
+            shown = "".join(vocabulary.decode(sample.ids[-passage:].tolist()))
+            shown = shown if len(shown) <= 40 else f"{shown[:40]}..."
+            note(f"the sample with seed {sample.seed} repeats {shown!r} over and over: {_advice(request)}")
+    if unstopped:
+        note(
+            f"{unstopped:,} of {plural(count, 'sample')} came to --length {request.length:,} before the stop text"
+            if count > 1
+            else f"the sample came to --length {request.length:,} before the stop text"
+        )
+    if invalid:
+        note(f"{plural(invalid, 'invalid sequence')} of bytes became U+FFFD")
+
+
+def repeated_passage(ids: Ids) -> int | None:
+    """The length of the passage that a text repeats at its end, None if it repeats none.
+
+    A text has fallen into a loop if its last characters, LOOP_CHARACTERS or more, are one passage
+    LOOP_TIMES in succession or more (the first time perhaps from its middle on). The shortest period of
+    every ending comes from the failure function of the text read backwards, in linear time (Knuth, Morris
+    and Pratt, 1977, "Fast Pattern Matching in Strings").
+    """
+    text: list[int] = ids[: -1 - _LOOP_SEARCHED : -1].tolist()
+    border = [0] * len(text)  # of text[: i + 1]: the longest proper beginning that is its ending, too
+    length = 0
+    for i in range(1, len(text)):
+        while length and text[i] != text[length]:
+            length = border[length - 1]
+        length += text[i] == text[length]
+        border[i] = length
+        period = i + 1 - length
+        if i + 1 >= max(LOOP_CHARACTERS, LOOP_TIMES * period):
+            return period
+    return None
+
+
+def _advice(request: Request) -> str:
+    choice = request.choice
+    if choice.top_k == 1:
+        return "give a larger --top-k"
+    if choice.temperature == 0:
+        return "give a --temperature above 0"
+    narrowing = [option for option in ("top-k", "top-p", "min-p") if getattr(choice, option.replace("-", "_"))]
+    leave_out = "".join(f", leave out --{option}" for option in narrowing[:1])
+    return f"give a --temperature above {choice.temperature:g}{leave_out} or try another --seed"

@@ -1,0 +1,90 @@
+"""From what a user types to ids."""
+
+from __future__ import annotations
+
+import pytest
+
+from charrnn import CharrnnError
+from charrnn.prime import encode_prime, encode_stop, unescaped
+from charrnn.vocabulary import Vocabulary
+
+WORDS = Vocabulary("text", "\n abcdeé")
+
+
+def test_unknown_characters_of_a_prime_are_named_with_place_and_nearest() -> None:
+    with pytest.raises(CharrnnError) as caught:
+        encode_prime(WORDS, "aX B\u4e00X", None, print)
+    message = str(caught.value)
+    assert "'X' at position 2," in message
+    assert "'B' at position 4 (nearest: 'b')" in message
+    assert "'\u4e00' at position 5" in message
+    assert message.count("'X'") == 1
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize(("unknown", "text"), [("skip", "a "), ("replace", "a b")])
+def test_unknown_characters_can_be_skipped_or_replaced_and_it_is_said(unknown: str, text: str) -> None:
+    told: list[str] = []
+    ids = encode_prime(WORDS, "aX B", unknown, told.append)
+    assert "".join(WORDS.decode(ids)) == text
+    assert "2 characters unknown" in told[0]
+    assert "'X' left out" in told[0]
+
+
+def test_an_ascii_model_replaces_what_has_no_neighbour_by_its_unknown_symbol() -> None:
+    vocabulary = Vocabulary.ascii()
+    assert encode_prime(vocabulary, "\u4e00", "replace", lambda _: None).tolist() == [vocabulary.unknown]
+
+
+def test_a_prime_is_normalised_as_the_training_text_was() -> None:
+    told: list[str] = []
+    ids = encode_prime(Vocabulary.ascii(), "\u201cso\u201d\r\n", None, told.append)
+    assert "".join(Vocabulary.ascii().decode(ids)) == '"so"\n'
+    assert len(told) == 2
+
+
+def test_positions_are_those_of_the_prime_as_it_was_given() -> None:
+    with pytest.raises(CharrnnError, match="'\u4e00' at position 5 of the prime"):
+        encode_prime(Vocabulary.ascii(), "\u2026\u2014\r\n\u4e00", None, print)
+
+
+def test_a_prime_of_bytes_is_taken_as_it_is() -> None:
+    assert encode_prime(Vocabulary.bytes(), "\u00e9\udc80", None, print).tolist() == [0xC3, 0xA9, 0x80]
+
+
+def test_a_plain_quote_takes_the_place_of_a_typographic_one_that_the_model_lacks() -> None:
+    told: list[str] = []
+    ids = encode_prime(Vocabulary("text", "\n 'd\u00e9\u00ab"), "\ufeff\u00abd\u2019\u00e9", None, told.append)
+    assert ids.tolist() == [5, 3, 2, 4]
+    assert told == [
+        "prime: took the byte-order mark off",
+        'prime: mapped 1 typographic character to ASCII (\u2019 to "\'")',
+    ]
+
+
+# --- stop texts ------------------------------------------------------------------------------
+
+
+def test_a_stop_text_is_normalised_as_the_training_text_was() -> None:
+    told: list[str] = []
+    assert encode_stop(Vocabulary.ascii(), "\u201d\r\n", told.append).tolist() == [
+        Vocabulary.ascii().id_of('"'),
+        Vocabulary.ascii().id_of("\n"),
+    ]
+    assert [line.split(":")[0] for line in told] == ["stop text", "stop text"]
+    assert encode_stop(Vocabulary.bytes(), "\u00e9", told.append).tolist() == [0xC3, 0xA9]
+
+
+@pytest.mark.parametrize(("stop", "says"), [("", "empty"), ("\ufeff", "empty"), ("a\u4e00", "'\u4e00'")])
+def test_a_stop_text_that_cannot_come_is_refused(stop: str, says: str) -> None:
+    with pytest.raises(CharrnnError, match=says) as caught:
+        encode_stop(WORDS, stop, lambda _: None)
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [(r"\n\n", "\n\n"), (r"a\tb", "a\tb"), (r"\\n", r"\n"), (r"\end", r"\end"), ("\n", "\n"), ("\\", "\\")],
+)
+def test_a_newline_can_be_typed(typed: str, meant: str) -> None:
+    assert unescaped(typed) == meant
