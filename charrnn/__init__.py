@@ -1,4 +1,20 @@
-"""charrnn: train a character-level language model on any text file and write new text from it."""
+"""charrnn: train a character-level language model on any text file and write new text from it.
+
+model = charrnn.load("checkpoints/tales")
+for text in model.generate("The ", temperature=0.8, seed=1):
+    print(text, end="", flush=True)
+print(model.score("The bell rang.").nats_per_character)
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False  # as typing.TYPE_CHECKING, which would take longer to import than all else here
+if TYPE_CHECKING:
+    import os
+
+    from charrnn.language_model import LanguageModel
+
+__all__ = ["CharrnnError", "__version__", "load"]
 
 __version__ = "0.1.0"
 
@@ -13,3 +29,18 @@ class CharrnnError(Exception):
     def __init__(self, message: str, *, exit_code: int = 1) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+
+
+def load(where: str | os.PathLike[str] | None = None) -> LanguageModel:
+    """Load a trained model, to generate text with it and to score text.
+
+    Args:
+        where: a run's name or folder, or a checkpoint file; None for the run last trained. Names are looked for in
+            `checkpoints`, or in the folder that the environment variable CHARRNN_CHECKPOINTS_DIR names.
+
+    Raises:
+        CharrnnError: there is none, or it cannot be read.
+    """
+    from charrnn.language_model import LanguageModel  # and NumPy, which `import charrnn` does without
+
+    return LanguageModel.load(where)

@@ -1,0 +1,117 @@
+"""A trained model from Python."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import PROJECT, Command, chain_model, environment
+
+import charrnn as library
+from charrnn import CharrnnError, checkpoint
+from charrnn.language_model import LanguageModel
+from charrnn.vocabulary import Vocabulary
+
+
+@pytest.fixture(scope="module")
+def model(trained: Path) -> LanguageModel:
+    return library.load(trained / "checkpoints" / "small")
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/sampling.md"])
+def test_the_examples_of_the_documentation_run(trained: Path, tmp_path: Path, page: str) -> None:
+    shutil.copytree(trained / "checkpoints" / "small", tmp_path / "checkpoints" / "tales")
+    [code] = re.findall(r"^```python\n(.*?)^```$", (PROJECT / page).read_text(encoding="utf-8"), re.S | re.M)
+    check = "\nimport sys\nassert not {'tensorflow', 'keras', 'rich', 'matplotlib'} & set(sys.modules)\n"
+    result = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code + check],
+        cwd=tmp_path, capture_output=True, text=True, encoding="utf-8", env=environment(), check=False,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert result.stderr == ""
+    assert re.search(r"\d\.\d", result.stdout)
+
+
+def test_the_import_loads_nothing_else() -> None:
+    code = "import sys; before = set(sys.modules); import charrnn; print(*set(sys.modules) - before)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert set(result.stdout.split()) <= {"charrnn", "__future__"}
+
+
+def test_generate_gives_what_the_command_writes(trained: Path, charrnn: Command, model: LanguageModel) -> None:
+    options = ("--length", "120", "--temperature", "0.6", "--top-k", "20", "--top-p", "0.95", "--min-p", "0.01")
+    result = charrnn(
+        "sample",
+        "--checkpoints-dir",
+        trained / "checkpoints",
+        *options,
+        "--prime",
+        "The ",
+        "--seed",
+        "3",
+        "--stop",
+        ".",
+    )
+    pieces = list(
+        model.generate("The ", length=120, temperature=0.6, top_k=20, top_p=0.95, min_p=0.01, seed=3, stop=".")
+    )
+    assert "The " + "".join(pieces) == result.stdout
+    assert all(pieces)
+    assert len("".join(model.generate())) == 1000
+    assert "".join(model.generate(length=50)) != "".join(model.generate(length=50))
+
+
+def test_a_run_is_found_by_name_or_path_or_as_the_last(
+    trained: Path, monkeypatch: pytest.MonkeyPatch, model: LanguageModel
+) -> None:
+    monkeypatch.chdir(trained)
+    monkeypatch.delenv("CHARRNN_CHECKPOINTS_DIR", raising=False)
+    for where in (None, "small", "checkpoints/small", trained / "checkpoints/small/best.safetensors"):
+        assert library.load(where).score("The bell").nats.tolist() == model.score("The bell").nats.tolist()
+    monkeypatch.setenv("CHARRNN_CHECKPOINTS_DIR", "elsewhere")
+    with pytest.raises(CharrnnError, match="small: no such run in elsewhere/"):
+        library.load("small")
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"length": -1}, {"temperature": -1}, {"min_p": 2}, {"stop": ""}, {"prime": "\u00e9"}]
+)
+def test_wrong_values_are_refused_at_once(model: LanguageModel, wrong: dict[str, object]) -> None:
+    with pytest.raises(CharrnnError):
+        model.generate(**wrong)  # type: ignore[arg-type]
+
+
+def test_score_is_the_cross_entropy_from_a_newline_on(model: LanguageModel) -> None:
+    text = "The bell rang \u2019twice.\r\n"
+    score = model.score(text)
+    assert score.text == "The bell rang 'twice.\n"
+    ids = model.vocabulary.encode("\n" + score.text)
+    logits = model.network.forward(ids[None, :-1], model.network.zero_state())[0][0].astype(np.float64)
+    probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    expected = -np.log(probabilities[np.arange(len(score.text)), ids[1:]])
+    np.testing.assert_allclose(score.nats, expected, rtol=1e-5)
+    assert score.nats_per_character == pytest.approx(expected.mean())
+    assert score.log_probability == pytest.approx(-expected.sum())
+
+
+def test_score_after_a_prime_is_the_loss_that_training_reported(
+    trained: Path, tales: str, model: LanguageModel
+) -> None:
+    start = int(len(tales) * 0.9)
+    loss = checkpoint.load(trained / "checkpoints/small/best.safetensors").progress.final_loss
+    found = model.score(tales[start:], prime=tales[start - 257 : start]).nats_per_character
+    assert found == pytest.approx(loss, rel=1e-5)
+
+
+def test_score_of_strangers_and_of_nothing(model: LanguageModel) -> None:
+    assert model.score("caf\u00e9").text == "caf\ufffd"
+    assert len(model.score("").nats) == 0
+    assert np.isnan(model.score("").nats_per_character)
+    with pytest.raises(CharrnnError, match="does not know '\u00e9' of the text"):
+        LanguageModel(chain_model(Vocabulary("text", "ab"), "ab")).score("a\u00e9")
+    assert len(LanguageModel(chain_model(Vocabulary.bytes(), "ab")).score("a\u00e9").nats) == 3
