@@ -252,7 +252,7 @@ def _as_utf8(_: click.Context, __: click.Parameter, text: str | None) -> str | N
     shell_complete=_complete_run,
     help="A run's name or folder, or a checkpoint file.  [default: the run last trained]",
 )
-@click.option("--json", "as_json", is_flag=True, help="Write a JSON object and line for each sample.")
+@click.option("--json", "as_json", is_flag=True, help="Write each sample as a line of JSON, with probabilities.")
 @_folder_option
 @_debug_option
 def sample(
