@@ -328,6 +328,8 @@ def main() -> None:
             sys.exit(error.exit_code)
         if isinstance(error, OSError):
             say(f"Error: {error.filename or 'stdout'}: {error.strerror or error}")
+        elif isinstance(error, MemoryError):
+            say("Error: there is not enough memory")
         else:
             say(f"Error: {type(error).__name__}: {error} (a defect of charrnn: --debug shows where)")
         sys.exit(1)

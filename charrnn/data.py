@@ -100,6 +100,7 @@ def decode(name: str, data: bytes, encoding: str = "utf-8", errors: str = "stric
     Raises:
         CharrnnError: invalid bytes under `strict`, NUL characters, or an unknown encoding.
     """
+    encoding = encoding_named(encoding)
     if encoding == "utf-8" and data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         raise CharrnnError(f"{name}: starts with a UTF-16 byte-order mark; read it with --encoding utf-16")
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from charrnn import CharrnnError
+from charrnn.checkpoint import write_atomically
 from charrnn.runs import Report
 
 if TYPE_CHECKING:
@@ -107,7 +109,9 @@ def save_loss(histories: Mapping[str, Sequence[Report]], path: Path, for_window:
         with warnings.catch_warnings():
             # A name in a script that the font lacks is drawn as boxes; the picture is good otherwise.
             warnings.filterwarnings("ignore", "Glyph .* missing")
-            figure.savefig(path, dpi=150)
+            picture = io.BytesIO()
+            figure.savefig(picture, dpi=150, format=path.suffix[1:].lower())
+        write_atomically(path, picture.getvalue())
     except OSError as error:
         raise CharrnnError(f"{path}: cannot be written: {error.strerror or error}") from None
 
