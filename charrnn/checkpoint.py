@@ -235,6 +235,8 @@ def load(path: Path) -> Checkpoint:
         with open_regular(path) as file:
             return _read(file, os.fstat(file.fileno()).st_size)
     except FileNotFoundError:
+        if path.is_symlink():
+            raise CharrnnError(f"{path}: is a link to a file that is not there") from None
         raise CharrnnError(f"{path}: no such checkpoint", exit_code=2) from None
     except OSError as error:
         raise CharrnnError(f"{path}: cannot be read: {error.strerror or error}") from None
