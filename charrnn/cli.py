@@ -262,7 +262,7 @@ def _write_text(pieces: Iterable[str]) -> None:
     if on_terminal:
         out.reconfigure(errors="replace")
     else:
-        out.reconfigure(encoding="utf-8", newline="\n")
+        out.reconfigure(encoding="utf-8", errors="surrogateescape", newline="\n")  # a path may be any bytes
     piece = ""
     try:
         for piece in pieces:
@@ -305,9 +305,15 @@ def plot_loss(runs: tuple[str, ...], out: str | None, show: bool, folder: str) -
         histories[run.name if names.count(run.name) == 1 else str(run.folder)] = reports
     path = Path(out) if out else (found[0].folder if len(found) == 1 else found[0].folder.parent) / "loss.png"
     save_loss(histories, path, show)
-    click.echo(path)
+    if sys.stdout is not None:
+        _write_text([f"{path}\n"])
     if show:
         show_window()
+
+
+def _say_lines(text: str) -> None:
+    for line in text.rstrip("\n").split("\n"):
+        say(line)
 
 
 def main() -> None:
@@ -319,9 +325,10 @@ def main() -> None:
         sys.exit(128 + signal.SIGINT)
     except Exception as error:
         if state.debug:
-            traceback.print_exc()
+            _say_lines(traceback.format_exc())
         if isinstance(error, click.ClickException):
-            error.show()
+            error.show(message := io.StringIO())
+            _say_lines(message.getvalue())
             sys.exit(error.exit_code)
         if isinstance(error, CharrnnError):
             say(f"Error: {error}")

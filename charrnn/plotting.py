@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from charrnn import CharrnnError
 from charrnn.checkpoint import write_atomically
+from charrnn.messages import one_line
 from charrnn.runs import Report
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def draw_loss(histories: Mapping[str, Sequence[Report]], figure: Figure) -> None
         steps = [report.step for report in reports]
         marker = "." if len(steps) < 60 else None
         # matplotlib reads $ as mathematics, and leaves out what starts with _.
-        prefix = "" if alone else f" {name}: ".replace("$", r"\$")
+        prefix = "" if alone else f" {one_line(name)}: ".replace("$", r"\$")
         training, validation = ("C0", "C1") if alone else (f"C{index}", f"C{index}")
         axes.plot(
             steps,
@@ -75,7 +76,7 @@ def draw_loss(histories: Mapping[str, Sequence[Report]], figure: Figure) -> None
         per_epoch = reports[-1].step / reports[-1].epoch
         in_epochs = axes.secondary_xaxis("top", functions=_scale(1 / per_epoch))
         in_epochs.set_xlabel("epoch")
-        axes.set_title(name, parse_math=False)
+        axes.set_title(one_line(name), parse_math=False)
 
 
 def _scale(factor: float) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:

@@ -16,13 +16,13 @@ from charrnn.vocabulary import Vocabulary
 _CHECKSUM = re.compile(rb'(\\"checksum\\": \\")[0-9a-f]{64}')
 
 
-def small_checkpoint() -> Checkpoint:
+def small_checkpoint(characters: str = '\na"\\\u00e9\U0001f600') -> Checkpoint:
     """A checkpoint to sample from, with random weights: some 600 bytes of them."""
     settings = Settings(
         vocabulary="text", encoding="utf-8", errors="strict", embedding=2, units=4, layers=1, cell="lstm", dropout=0.1,
         batch_size=3, seq_length=8, learning_rate=0.005, epochs=2, minutes=None, seed=7, precision="auto",
     )  # fmt: skip
-    vocabulary = Vocabulary("text", '\na"\\\u00e9\U0001f600')
+    vocabulary = Vocabulary("text", characters)
     random = np.random.default_rng(0)
     weights = {
         name: random.normal(0, 0.5, shape).astype(np.float32)

@@ -42,6 +42,23 @@ def run_charrnn(*args: object, cwd: Path, input: str | None = None, **env: str) 
     )
 
 
+def on_terminal(folder: Path, *args: str, columns: int = 100, **env: str) -> tuple[str, int]:
+    """Run the command in a terminal, and return all that it wrote and its exit code."""
+    pexpect = pytest.importorskip("pexpect", reason="a terminal to drive needs Unix")
+    child = pexpect.spawn(
+        sys.executable,
+        ["-m", "charrnn", *args],
+        cwd=str(folder),
+        env=environment() | {"TERM": "xterm-256color"} | env,
+        dimensions=(24, columns),
+        encoding="utf-8",
+        timeout=120,
+    )
+    output: str = child.read()
+    child.close()
+    return output, child.exitstatus
+
+
 @pytest.fixture
 def charrnn(tmp_path: Path) -> Command:
     """The command, run in an empty folder."""
