@@ -95,7 +95,9 @@ def cli() -> None:
 @click.argument("files", nargs=-1, required=True, type=_PATH, metavar="FILE...")
 @click.option("--name", help="Name of the run.  [default: the first file's, without its ending]")
 @click.option("--epochs", type=click.IntRange(1, 1_000_000), help="Passes over the text.  [default: sized to the text]")
-@click.option("--minutes", type=_FiniteRange(0, 1_000_000, min_open=True), help="Train for this long instead of --epochs.")
+@click.option(
+    "--minutes", type=_FiniteRange(0, 1_000_000, min_open=True), help="Train for this long instead of --epochs."
+)
 @click.option("--fresh", is_flag=True, help="Start over; the old run is kept under another name.")
 @click.option(
     "--units", type=click.IntRange(1, 65536), help="Width of a recurrent layer.  [default: 256; for a tiny text: 128]"
