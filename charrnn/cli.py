@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import click
 
-from charrnn import CharrnnError, __version__
+from charrnn import CharrnnError, __version__, corpora
 from charrnn.messages import one_line, say, show_controls
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -316,6 +316,31 @@ def plot_loss(runs: tuple[str, ...], out: str | None, show: bool, folder: str) -
 def _say_lines(text: str) -> None:
     for line in text.rstrip("\n").split("\n"):
         say(line)
+
+
+def _print_texts(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+    if value:
+        for line in corpora.describe():
+            click.echo(line)
+        ctx.exit()
+
+
+@cli.command(short_help="Put a well-known text on this disk, to train on.")
+@click.argument("name", type=click.Choice(list(corpora.TEXTS)), required=False)
+@click.option(
+    "--list", is_flag=True, is_eager=True, expose_value=False, callback=_print_texts, help="Show the texts and exit."
+)
+@_debug_option
+def corpus(name: str | None) -> None:
+    """Put a well-known text into the current folder, as NAME.txt.
+
+    What is downloaded is checked to be the very text; a file that is there already is never changed.
+    """
+    if name is None:
+        raise click.UsageError(f"name a text: {' or '.join(corpora.TEXTS)} (charrnn corpus --list says more).")
+    path = corpora.put_on_disk(name, say)
+    click.echo(path)
+    say(f"train on it with: charrnn train {path}")
 
 
 def main() -> None:

@@ -45,6 +45,7 @@ def imported_by(folder: Path, *args: str) -> set[str]:
         (("train", "absent.txt"), ("numpy",)),
         (("train", "small.txt"), ("numpy",)),  # finished: nothing to do
         (("plot-loss", "--out", "absent/x.png"), ("numpy", "matplotlib")),
+        (("corpus", "--list"), ()),
     ],
 )
 def test_light_commands_stay_light(trained: Path, args: tuple[str, ...], allowed: tuple[str, ...]) -> None:
@@ -77,7 +78,9 @@ def test_the_shell_completes_commands_options_runs_and_files(trained: Path, line
     assert offers in [part for found in result.stdout.split() for part in found.split(",")], result
 
 
-@pytest.mark.parametrize("args", [("--help",), ("train", "--help"), ("sample", "-h"), ("plot-loss", "--help")])
+@pytest.mark.parametrize(
+    "args", [("--help",), ("train", "--help"), ("sample", "-h"), ("plot-loss", "--help"), ("corpus", "-h")]
+)
 def test_every_command_has_help(charrnn: Command, args: tuple[str, ...]) -> None:
     result = charrnn(*args)
     assert result.returncode == 0
@@ -179,6 +182,8 @@ WRONG_CALLS = [
     (["sample", "--temprature", "1"], 2, "--temperature"),
     (["plot-loss"], 1, "/checkpoints yet: train one with charrnn train FILE"),
     (["plot-los"], 2, "plot-los"),
+    (["corpus"], 2, "shakespeare or python"),
+    (["corpus", "shakespere"], 2, "'shakespeare', 'python'"),
 ]
 
 
