@@ -10,13 +10,14 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator
+from itertools import chain, repeat
 from types import SimpleNamespace
 from typing import Any, TypeVar
 
 import click
 
 from charrnn import CharrnnError, __version__, corpora
-from charrnn.messages import one_line, say, show_controls
+from charrnn.messages import highlight, one_line, say, show_controls
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -216,6 +217,13 @@ def _waiting_for(what: str) -> Iterator[None]:
     help="Leave out or replace characters of the prime that the model does not know.  [default: refuse]",
 )
 @click.option(
+    "--against",
+    type=_PATH,
+    metavar="PATH",
+    help="Say, and mark on a terminal, what of the new text (the prime does not count) is copied from this file: "
+    "the one trained on, say. The text then comes when it is complete.",
+)
+@click.option(
     "--checkpoint",
     metavar="WHERE",
     shell_complete=_complete_run,
@@ -232,10 +240,13 @@ def sample(
     top_p: float | None,
     seed: int | None,
     unknown: str | None,
+    against: str | None,
     checkpoint: str | None,
     folder: str,
 ) -> None:
     """Write new text from a trained model to stdout."""
+    import numpy as np
+
     import charrnn.checkpoint
     from charrnn.network import Network
     from charrnn.runs import find_checkpoint
@@ -247,16 +258,29 @@ def sample(
     if prime_file is not None:
         prime = read_prime(prime_file, model.vocabulary)
     prime_ids = encode_prime(model.vocabulary, prime or "", unknown, say)
+    original = None
+    if against is not None:
+        from charrnn.copying import find_copies, read_original
+
+        original = read_original(against, model.vocabulary, model.settings.encoding)
     if seed is None:
         seed = int.from_bytes(os.urandom(4), "little")
         say(f"seed {seed}")
     network = Network(model.config, model.weights)
     new_ids = generate(network, model.vocabulary, prime_ids, length, Choice(temperature, top_k, top_p), seed)
-    _write_text(text_stream(model.vocabulary, prime_ids, new_ids))
+    if original is None:
+        _write_text(text_stream(model.vocabulary, prime_ids, new_ids))
+        return
+    sampled = np.fromiter(new_ids, model.vocabulary.dtype)
+    copies = find_copies(sampled, original.ids)
+    marks = chain(repeat(False, len(prime_ids)), copies.copied, repeat(False))
+    _write_text(text_stream(model.vocabulary, prime_ids, sampled), marks)
+    for line in original.describe(sampled, copies):
+        say(line)
 
 
-def _write_text(pieces: Iterable[str]) -> None:
-    """Stream text to stdout: exact and in UTF-8 to a pipe or file, control characters shown on a terminal."""
+def _write_text(pieces: Iterable[str], marks: Iterable[bool] = repeat(False)) -> None:
+    """Stream text to stdout: exact and in UTF-8 to a pipe or file; on a terminal control characters and marks show."""
     out = sys.stdout
     if not isinstance(out, io.TextIOWrapper):
         raise CharrnnError("stdout is closed: there is nowhere to write the text to")
@@ -267,10 +291,10 @@ def _write_text(pieces: Iterable[str]) -> None:
         out.reconfigure(encoding="utf-8", errors="surrogateescape", newline="\n")  # a path may be any bytes
     piece = ""
     try:
-        for piece in pieces:
-            out.write(show_controls(piece) if on_terminal else piece)
+        for piece in highlight(map(show_controls, pieces), marks) if on_terminal else pieces:
+            out.write(piece)
             out.flush()
-        if on_terminal and not piece.endswith("\n"):
+        if on_terminal and not click.unstyle(piece).endswith("\n"):
             out.write("\n")
     except OSError as error:
         # Python would try to write the rest once more at exit, and complain.

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import sys
+from collections.abc import Iterable, Iterator
+from itertools import groupby
+from operator import itemgetter
+
+import click
 
 # C0 but for tab and newline, DEL, C1, and what reorders the text around it (Unicode's bidirectional
 # embeddings, overrides and isolates). Joiners and marks, which scripts and emoji are written with, stay.
@@ -26,6 +32,18 @@ def one_line(text: str) -> str:
 def show_controls(text: str) -> str:
     """A text with control characters other than newline and tab as escapes, for a terminal."""
     return _CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def highlight(pieces: Iterable[str], marks: Iterable[bool]) -> Iterator[str]:
+    """Text for a terminal, its marked pieces in red; underlined where NO_COLOR forbids colours."""
+    for marked, run in groupby(zip(pieces, marks, strict=False), itemgetter(1)):
+        text = (piece for piece, _ in run)
+        if marked and os.environ.get("NO_COLOR"):
+            yield click.style("".join(text), underline=True)
+        elif marked:
+            yield click.style("".join(text), fg="red")
+        else:
+            yield from text
 
 
 def show(character: str) -> str:
