@@ -216,6 +216,7 @@ def _waiting_for(what: str) -> Iterator[None]:
     type=click.Choice(["skip", "replace"]),
     help="Leave out or replace characters of the prime that the model does not know.  [default: refuse]",
 )
+@click.option("--interactive", is_flag=True, help="Ask for beginnings at a prompt; :help there says what else.")
 @click.option(
     "--against",
     type=_PATH,
@@ -240,6 +241,7 @@ def sample(
     top_p: float | None,
     seed: int | None,
     unknown: str | None,
+    interactive: bool,
     against: str | None,
     checkpoint: str | None,
     folder: str,
@@ -254,6 +256,8 @@ def sample(
 
     if prime is not None and prime_file is not None:
         raise click.UsageError("--prime and --prime-file exclude each other: give one of them.")
+    if interactive and against is not None:
+        raise click.UsageError("--interactive and --against exclude each other: give one of them.")
     model = charrnn.checkpoint.load(find_checkpoint(checkpoint, folder))
     if prime_file is not None:
         prime = read_prime(prime_file, model.vocabulary)
@@ -267,7 +271,14 @@ def sample(
         seed = int.from_bytes(os.urandom(4), "little")
         say(f"seed {seed}")
     network = Network(model.config, model.weights)
-    new_ids = generate(network, model.vocabulary, prime_ids, length, Choice(temperature, top_k, top_p), seed)
+    choice = Choice(temperature, top_k, top_p)
+    if interactive:
+        from charrnn.interactive import Session
+
+        session = Session(network, model.vocabulary, choice, length, seed, unknown, _write_text)
+        session.run(None if prime is None else prime_ids)
+        return
+    new_ids = generate(network, model.vocabulary, prime_ids, length, choice, seed)
     if original is None:
         _write_text(text_stream(model.vocabulary, prime_ids, new_ids))
         return
@@ -279,8 +290,12 @@ def sample(
         say(line)
 
 
-def _write_text(pieces: Iterable[str], marks: Iterable[bool] = repeat(False)) -> None:
-    """Stream text to stdout: exact and in UTF-8 to a pipe or file; on a terminal control characters and marks show."""
+def _write_text(pieces: Iterable[str], marks: Iterable[bool] = repeat(False)) -> bool:
+    """Stream text to stdout: exact and in UTF-8 to a pipe or file; on a terminal control characters and marks show.
+
+    Returns:
+        Whether there is still somebody who reads it.
+    """
     out = sys.stdout
     if not isinstance(out, io.TextIOWrapper):
         raise CharrnnError("stdout is closed: there is nowhere to write the text to")
@@ -301,6 +316,8 @@ def _write_text(pieces: Iterable[str], marks: Iterable[bool] = repeat(False)) ->
         os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())
         if not isinstance(error, BrokenPipeError):  # whose reader has enough
             raise CharrnnError(f"stdout: cannot be written to: {error.strerror or error}") from None
+        return False
+    return True
 
 
 @cli.command("plot-loss", short_help="Draw the training and validation loss of runs.")

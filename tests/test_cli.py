@@ -28,8 +28,9 @@ def imported_by(folder: Path, *args: str) -> set[str]:
         "main()\n"
     )
     result = subprocess.run(
-        [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, env=environment(), check=False
-    )
+        [sys.executable, "-c", code],
+        cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, env=environment(), check=False,
+    )  # fmt: skip
     [line] = [line for line in result.stderr.splitlines() if line.startswith("MODULES")]
     return set(line.split()[1:])
 
@@ -41,6 +42,8 @@ def imported_by(folder: Path, *args: str) -> set[str]:
         (("--version",), ()),
         (("train", "--help"), ()),
         (("sample", "--length", "5"), ("numpy",)),
+        (("sample", "--length", "5", "--interactive"), ("numpy",)),
+        (("sample", "--length", "5", "--against", "small.txt"), ("numpy",)),
         (("sample", "--checkpoint", "absent"), ("numpy",)),
         (("train", "absent.txt"), ("numpy",)),
         (("train", "small.txt"), ("numpy",)),  # finished: nothing to do
