@@ -10,13 +10,15 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator
+from itertools import repeat
 from types import SimpleNamespace
 from typing import Any, TypeVar
 
 import click
 
-from charrnn import CharrnnError, __version__
-from charrnn.messages import one_line, say, show_controls
+from charrnn import CharrnnError, __version__, corpora
+from charrnn.messages import one_line, say
+from charrnn.output import write_text
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -94,8 +96,10 @@ def cli() -> None:
 @cli.command(short_help="Train a model on text files.")
 @click.argument("files", nargs=-1, required=True, type=_PATH, metavar="FILE...")
 @click.option("--name", help="Name of the run.  [default: the first file's, without its ending]")
-@click.option("--epochs", type=click.IntRange(min=1), help="Passes over the text.  [default: sized to the text]")
-@click.option("--minutes", type=_FiniteRange(min=0, min_open=True), help="Train for this long instead of --epochs.")
+@click.option("--epochs", type=click.IntRange(1, 1_000_000), help="Passes over the text.  [default: sized to the text]")
+@click.option(
+    "--minutes", type=_FiniteRange(0, 1_000_000, min_open=True), help="Train for this long instead of --epochs."
+)
 @click.option("--fresh", is_flag=True, help="Start over; the old run is kept under another name.")
 @click.option(
     "--units", type=click.IntRange(1, 65536), help="Width of a recurrent layer.  [default: 256; for a tiny text: 128]"
@@ -246,6 +250,14 @@ def _as_utf8(_: click.Context, __: click.Parameter, text: str | None) -> str | N
     type=click.Choice(["skip", "replace"]),
     help="Leave out or replace characters of the prime that the model does not know.  [default: refuse]",
 )
+@click.option("--interactive", is_flag=True, help="Ask for beginnings at a prompt; :help there says what else.")
+@click.option(
+    "--against",
+    type=_PATH,
+    metavar="PATH",
+    help="Say, and mark on a terminal, what of the new text (the prime does not count) is copied from this file: "
+    "the one trained on, say. The text then comes when it is complete.",
+)
 @click.option(
     "--checkpoint",
     metavar="WHERE",
@@ -267,6 +279,8 @@ def sample(
     min_p: float | None,
     seed: int | None,
     unknown: str | None,
+    interactive: bool,
+    against: str | None,
     checkpoint: str | None,
     as_json: bool,
     folder: str,
@@ -287,6 +301,9 @@ def sample(
 
     if prime is not None and prime_file is not None:
         raise click.UsageError("--prime and --prime-file exclude each other: give one of them.")
+    alone = {"--against": against is not None, "--stop": stop is not None, "--count": count > 1, "--json": as_json}
+    if interactive and (others := [option for option, given in alone.items() if given]):
+        raise click.UsageError(f"--interactive and {others[0]} exclude each other: give one of them.")
     path = find_checkpoint(checkpoint, folder)
     model = charrnn.checkpoint.load(path)
     if prime_file is not None:
@@ -297,6 +314,11 @@ def sample(
         Choice(temperature, top_k, top_p, min_p),
         None if stop is None else encode_stop(model.vocabulary, unescaped(stop), say),
     )
+    original = None
+    if against is not None:
+        from charrnn.copying import read_original
+
+        original = read_original(against, model.vocabulary, model.settings.encoding)
     is_fresh = seed is None
     seed = int.from_bytes(os.urandom(4), "little") if seed is None else seed
     if count > 1:
@@ -304,46 +326,27 @@ def sample(
     elif is_fresh:
         say(f"seed {seed}")
     network = Network(model.config, model.weights)
+    if interactive:
+        from charrnn.interactive import Session
+
+        session = Session(network, model.vocabulary, request.choice, length, seed, unknown, write_text)
+        session.run(None if prime is None else request.prime)
+        return
     samples = write_samples(network, model.vocabulary, request, range(seed, seed + count), scored=as_json)
     notes: list[str] = []
     samples = sample_output.with_notes(samples, request, model.vocabulary, notes.append)
+    marks: Iterable[bool] = repeat(False)
+    if original is not None:
+        samples = original.compared(samples, count, notes.append)
     if as_json:
-        pieces = sample_output.as_json(samples, request, model.vocabulary, str(path))
+        pieces: Iterable[str] = sample_output.as_json(samples, request, model.vocabulary, str(path))
+    elif original is not None:
+        pieces, marks = sample_output.as_marked_text(samples, request, model.vocabulary, count)
     else:
         pieces = sample_output.as_text(samples, request, model.vocabulary, count)
-    if _write_text(pieces):
+    if write_text(pieces, marks):
         for line in notes:
             say(line)
-
-
-def _write_text(pieces: Iterable[str]) -> bool:
-    """Stream text to stdout: exact and in UTF-8 to a pipe or file, control characters shown on a terminal.
-
-    Returns:
-        Whether all of it was read; a pipe's reader may have had enough before.
-    """
-    out = sys.stdout
-    if not isinstance(out, io.TextIOWrapper):
-        raise CharrnnError("stdout is closed: there is nowhere to write the text to")
-    on_terminal = out.isatty()
-    if on_terminal:
-        out.reconfigure(errors="replace")
-    else:
-        out.reconfigure(encoding="utf-8", newline="\n")
-    piece = ""
-    try:
-        for piece in filter(None, pieces):
-            out.write(show_controls(piece) if on_terminal else piece)
-            out.flush()
-        if on_terminal and not piece.endswith("\n"):
-            out.write("\n")
-    except OSError as error:
-        # Python would try to write the rest once more at exit, and complain.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())
-        if not isinstance(error, BrokenPipeError):  # whose reader has enough
-            raise CharrnnError(f"stdout: cannot be written to: {error.strerror or error}") from None
-        return False
-    return True
 
 
 @cli.command("plot-loss", short_help="Draw the training and validation loss of runs.")
@@ -374,9 +377,40 @@ def plot_loss(runs: tuple[str, ...], out: str | None, show: bool, folder: str) -
         histories[run.name if names.count(run.name) == 1 else str(run.folder)] = reports
     path = Path(out) if out else (found[0].folder if len(found) == 1 else found[0].folder.parent) / "loss.png"
     save_loss(histories, path, show)
-    click.echo(path)
+    if sys.stdout is not None:
+        write_text([f"{path}\n"])
     if show:
         show_window()
+
+
+def _say_lines(text: str) -> None:
+    for line in text.rstrip("\n").split("\n"):
+        say(line)
+
+
+def _print_texts(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+    if value:
+        for line in corpora.describe():
+            click.echo(line)
+        ctx.exit()
+
+
+@cli.command(short_help="Put a well-known text on this disk, to train on.")
+@click.argument("name", type=click.Choice(list(corpora.TEXTS)), required=False)
+@click.option(
+    "--list", is_flag=True, is_eager=True, expose_value=False, callback=_print_texts, help="Show the texts and exit."
+)
+@_debug_option
+def corpus(name: str | None) -> None:
+    """Put a well-known text into the current folder, as NAME.txt.
+
+    What is downloaded is checked to be the very text; a file that is there already is never changed.
+    """
+    if name is None:
+        raise click.UsageError(f"name a text: {' or '.join(corpora.TEXTS)} (charrnn corpus --list says more).")
+    path = corpora.put_on_disk(name, say)
+    click.echo(path)
+    say(f"train on it with: charrnn train {path}")
 
 
 def main() -> None:
@@ -388,15 +422,18 @@ def main() -> None:
         sys.exit(128 + signal.SIGINT)
     except Exception as error:
         if state.debug:
-            traceback.print_exc()
+            _say_lines(traceback.format_exc())
         if isinstance(error, click.ClickException):
-            error.show()
+            error.show(message := io.StringIO())
+            _say_lines(message.getvalue())
             sys.exit(error.exit_code)
         if isinstance(error, CharrnnError):
             say(f"Error: {error}")
             sys.exit(error.exit_code)
         if isinstance(error, OSError):
             say(f"Error: {error.filename or 'stdout'}: {error.strerror or error}")
+        elif isinstance(error, MemoryError):
+            say("Error: there is not enough memory")
         else:
             say(f"Error: {type(error).__name__}: {error} (a defect of charrnn: --debug shows where)")
         sys.exit(1)

@@ -20,11 +20,28 @@ _LOOP_SEARCHED = 10_000  # of the last characters of a sample: what keeps the se
 
 def as_text(samples: Iterable[Sample], request: Request, vocabulary: Vocabulary, count: int) -> Iterator[str]:
     """The samples one after another, each with its prime; of several each ends in the stop text or SEPARATOR."""
-    ending = "" if count == 1 else _stop_text(request, vocabulary) or SEPARATOR
     for sample in samples:
         yield sample.prime
         yield from sample.pieces()
-        yield ending
+        yield _ending(request, vocabulary, count)
+
+
+def as_marked_text(
+    samples: Iterable[Sample], request: Request, vocabulary: Vocabulary, count: int
+) -> tuple[list[str], list[bool]]:
+    """The same of samples that were compared with a text: their pieces, and which of them were copied."""
+    pieces: list[tuple[str, bool]] = []
+    for sample in samples:
+        assert sample.copied is not None  # it was compared
+        pieces.append((sample.prime, False))
+        for id, copied in zip(sample.ids.tolist(), sample.copied.tolist(), strict=True):
+            pieces.append((sample.decoder.decode((id,)), copied))
+        pieces.append((sample.decoder.decode((), final=True) + _ending(request, vocabulary, count), False))
+    return [text for text, _ in pieces], [copied for _, copied in pieces]
+
+
+def _ending(request: Request, vocabulary: Vocabulary, count: int) -> str:
+    return "" if count == 1 else _stop_text(request, vocabulary) or SEPARATOR
 
 
 def as_json(samples: Iterable[Sample], request: Request, vocabulary: Vocabulary, checkpoint: str) -> Iterator[str]:

@@ -41,12 +41,14 @@ class Sample:
         seed: that gives it again, alone.
         prime: the text that it continues, as the model read it.
         decoder: of its text, from the prime on.
+        copied: of a finished sample that was compared with a text, whether each of its ids was copied, (N,).
     """
 
     def __init__(self, batch: _Batch, index: int, seed: int) -> None:
         self.seed = seed
         self.decoder = Decoder(batch.vocabulary)
         self.prime = self.decoder.decode(batch.request.prime.tolist())
+        self.copied: npt.NDArray[np.bool] | None = None
         self._batch = batch
         self._index = index
 
@@ -63,6 +65,11 @@ class Sample:
                 return
             shown = certain
             batch.step()
+
+    def finish(self) -> None:
+        """Write it to its end; its pieces can be read afterwards."""
+        while not self._batch.ended[self._index]:
+            self._batch.step()
 
     @property
     def ids(self) -> Ids:

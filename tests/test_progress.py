@@ -2,29 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
-from conftest import SMALL, Command, environment
-
-pexpect = pytest.importorskip("pexpect", reason="a terminal to drive needs Unix")
-
-
-def on_terminal(folder: Path, *args: str, columns: int = 100, **env: str) -> tuple[str, int]:
-    """Run the command in a terminal, and return all that it wrote and its exit code."""
-    child = pexpect.spawn(
-        sys.executable,
-        ["-m", "charrnn", *args],
-        cwd=str(folder),
-        env=environment() | {"TERM": "xterm-256color"} | env,
-        dimensions=(24, columns),
-        encoding="utf-8",
-        timeout=120,
-    )
-    output: str = child.read()
-    child.close()
-    return output, child.exitstatus
+from conftest import SMALL, Command, on_terminal
 
 
 @pytest.fixture
