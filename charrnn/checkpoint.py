@@ -72,6 +72,8 @@ class Progress:
     loss_sum: float  # of the training loss over the steps since the last report
     loss_count: int  # those steps
     final_loss: float | None  # of the best weights over the whole validation part, once done
+    threads: int  # that computed the last step
+    arithmetic: str  # that computed it: a digest of what else its rounding depends on
 
     @property
     def finished(self) -> bool:

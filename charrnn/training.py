@@ -12,14 +12,15 @@ import math
 import signal
 import time
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
 from charrnn import CharrnnError, checkpoint
-from charrnn.backend import choose_device
+from charrnn.backend import Device, arithmetic, choose_device
 from charrnn.checkpoint import Checkpoint, CorpusIdentity, Progress
 from charrnn.data import WARM_UP
+from charrnn.messages import plural
 from charrnn.model import Layout, choose_layout
 from charrnn.network import Array, Network, weight_shapes
 from charrnn.planning import Job, load_last
@@ -29,29 +30,43 @@ from charrnn.sampling import Choice, generate, text_stream
 from charrnn.schedule import learning_rate_at, validation_interval
 from charrnn.trainer import SCORE_CHUNK, Trainer
 
-SAVE_SECONDS = 60.0  # between checkpoints, also where no validation comes
+SAVE_SECONDS = 60.0  # between checkpoints at the most, where nothing else is asked for
+SAVE_COST = 0.02  # share of the time that saving after validations may take
 SAMPLE_LENGTH = 160
 
 
-class Stopped(Exception):  # noqa: N818 - it is no error
+class Stopped(BaseException):
     """The user or the system asked the training to stop; what it reached is saved.
+
+    As little an `Exception` as KeyboardInterrupt: no library on its way is to catch it.
 
     Attributes:
         signal: SIGINT or SIGTERM.
-        progress: what was saved.
+        progress: what is saved, None before anything is.
     """
 
-    def __init__(self, number: int, progress: Progress) -> None:
+    def __init__(self, number: int, progress: Progress | None) -> None:
         super().__init__(number)
         self.signal = number
         self.progress = progress
 
 
 class _StopRequest:
-    """Remembers the first SIGINT or SIGTERM; a second one acts at once, as it would anywhere."""
+    """The first SIGINT or SIGTERM; a second one acts at once, as it would anywhere.
 
-    def __init__(self) -> None:
+    Until updates are made nothing is there that is not saved, and the first one acts at once too,
+    by raising `Stopped`. From then on it is remembered until the update is done.
+
+    Attributes:
+        signal: the one remembered.
+        is_remembered: updates are made.
+    """
+
+    def __init__(self, saved: Progress | None) -> None:
+        """Start with what the run has saved before."""
         self.signal: int | None = None
+        self.is_remembered = False
+        self._saved = saved
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> _StopRequest:
@@ -63,37 +78,42 @@ class _StopRequest:
         self._restore()
 
     def _request(self, number: int, _: FrameType | None) -> None:
-        self.signal = number
         self._restore()
+        if not self.is_remembered:
+            raise Stopped(number, self._saved)
+        self.signal = number
 
     def _restore(self) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
 
-def train(job: Job, device: str | None, display: ProgressDisplay) -> None:
+def train(job: Job, device: str | None, save_every: float | None, display: ProgressDisplay) -> None:
     """Train until the job is done or somebody asks to stop.
 
     Args:
         job: what to do.
         device: `cpu` or `gpu` to force it.
+        save_every: seconds between checkpoints, where not `SAVE_SECONDS`.
         display: shown what happens.
 
     Raises:
         Stopped: on SIGINT or SIGTERM, after saving.
         CharrnnError: the device is not there, a file cannot be written, or the loss is not a number.
     """
-    with _StopRequest() as request, job.run.lock():
+    saved = job.resume.progress if job.resume else None
+    with _StopRequest(saved) as request, job.run.lock():
         place = choose_device(device)
-        layout = choose_layout(place, job.settings, job.resume.progress if job.resume else None)
+        layout = choose_layout(place, job.settings, saved)
         shapes = weight_shapes(job.settings.network(job.corpus.vocabulary))
         display.note(  # before it is built, which takes a while for a very large one
             f"training {job.settings.layers} x {job.settings.units} {job.settings.cell.upper()} "
             f"({sum(map(math.prod, shapes.values())):,} weights) on {place.name}"
             + (f" in {layout.precision}" if layout.fast else "")
         )
-        training = _Training(job, layout, display, request)
+        training = _Training(job, place, layout, SAVE_SECONDS if save_every is None else save_every, display, request)
         training.begin()
+        request.is_remembered = True
         training.run_steps()
         training.finish()
 
@@ -101,18 +121,31 @@ def train(job: Job, device: str | None, display: ProgressDisplay) -> None:
 class _Training:
     """One call's work on one run: where it stands, and what is written and shown of it."""
 
-    def __init__(self, job: Job, layout: Layout, display: ProgressDisplay, request: _StopRequest) -> None:
+    def __init__(
+        self,
+        job: Job,
+        device: Device,
+        layout: Layout,
+        save_every: float,
+        display: ProgressDisplay,
+        request: _StopRequest,
+    ) -> None:
         self.job, self.run, self.settings, self.corpus = job, job.run, job.settings, job.corpus
         self.config = job.settings.network(job.corpus.vocabulary)
+        self.device = device
+        self.layout = layout
+        self.save_every = save_every
         self.display = display
         self.request = request
-        self.layout = layout
         self.trainer = Trainer(job.settings, job.corpus, layout)
         if job.resume is not None:
             self.trainer.restore(job.resume)
         self.progress: Progress
         self.reports: list[Report] = []
+        self.saved: Progress | None = None  # what a resume would start from
+        self.unsaved_best: Checkpoint | None = None
         self.last_saved = time.monotonic()
+        self.saving = 0.0  # seconds that the last save took
 
     def begin(self) -> None:
         """Decide what is decided once and save it as step 0, or take up what was saved."""
@@ -144,14 +177,15 @@ class _Training:
             loss_sum=0.0,
             loss_count=0,
             final_loss=None,
+            threads=self.device.cores,
+            arithmetic=arithmetic(self.device),
         )
         if self.run.exists():
             if not self.job.fresh:
                 raise self._meanwhile()
             self.display.note(f"the old run is kept as {self.run.set_aside().folder}")
         self.run.prepare()
-        self.run.write_history(self.reports)
-        self.save_last()
+        self.save()
 
     @property
     def _sizes(self) -> tuple[int, int]:
@@ -162,7 +196,10 @@ class _Training:
         if last is None or last.progress != saved.progress:
             raise self._meanwhile()
         self.run.prepare()
-        self.progress = saved.progress
+        self.saved = saved.progress
+        self.progress = dataclasses.replace(
+            saved.progress, threads=self.device.cores, arithmetic=arithmetic(self.device)
+        )
         try:
             reports = self.run.read_history()
         except CharrnnError as error:
@@ -172,6 +209,13 @@ class _Training:
         self.display.note(
             f"continuing {self.run.folder} at step {self.progress.step:,} of {self.progress.total_steps:,}"
         )
+        if self.progress != self.saved:
+            change = (
+                f"with {plural(self.progress.threads, 'thread')} instead of {self.saved.threads:,}"
+                if self.progress.threads != self.saved.threads
+                else "on another processor or with another TensorFlow"
+            )
+            self.display.note(f"{change}: it will end as well as without the stop, but not in the same bytes")
 
     def _meanwhile(self) -> CharrnnError:
         return CharrnnError(f"{self.run.folder} was trained by another process meanwhile: give the command again")
@@ -188,10 +232,19 @@ class _Training:
         identity = CorpusIdentity.of(self.corpus)
         return Checkpoint(self.settings, self.corpus.vocabulary, identity, self.progress, weights, training)
 
-    def save_last(self) -> None:
-        """Save everything that a resume needs."""
-        self.run.save(self.run.last, self.snapshot(self.trainer.training_tensors()))
-        self.last_saved = time.monotonic()
+    def save(self) -> None:
+        """Write down where the training stands, whenever that is: no later update depends on it."""
+        start = time.monotonic()
+        self.run.save(self.snapshot(self.trainer.training_tensors()), self.reports, self.unsaved_best)
+        self.saved, self.unsaved_best, self.last_saved = self.progress, None, time.monotonic()
+        self.saving = self.last_saved - start
+
+    def save_is_due(self) -> bool:
+        """It is time, or a validation is not saved yet and saving it now costs little."""
+        assert self.saved is not None  # since `begin`
+        since = time.monotonic() - self.last_saved
+        validated = self.reports[-1].step if self.reports else 0
+        return since >= self.save_every or (validated > self.saved.step and since > self.saving / SAVE_COST)
 
     def _diverged(self) -> CharrnnError:
         return CharrnnError(
@@ -214,7 +267,8 @@ class _Training:
                 learning_rate = learning_rate_at(step, self.progress.total_steps, self.settings.learning_rate)
                 loss = trainer.update(step, learning_rate, next(batches))
                 updating, updates = updating + time.monotonic() - before, updates + 1
-                due = (step + 1) % self.progress.validate_every == 0 or step + 1 == self.progress.total_steps
+                is_last = step + 1 == self.progress.total_steps
+                due = (step + 1) % self.progress.validate_every == 0 or is_last
                 if step == first and not due:
                     updating, updates = 0.0, 0  # it had to be traced: no measure of the speed
                 self.progress = dataclasses.replace(
@@ -226,18 +280,23 @@ class _Training:
                 if not math.isfinite(loss):
                     raise self._diverged()
                 display.step(step + 1, loss)
-                stop = self.request.signal
                 if due:
                     speed = updates * trainer.characters_per_step / updating
                     self.report(learning_rate, seconds_before + time.monotonic() - start, speed)
                     updating, updates = 0.0, 0
-                elif stop is not None or time.monotonic() - self.last_saved > SAVE_SECONDS:
-                    self.save_last()
-                if stop is not None:
-                    raise Stopped(stop, self.progress)
+                if self.request.signal is not None:
+                    self.stop(self.request.signal)
+                if is_last or self.save_is_due():
+                    self.save()
+
+    def stop(self, number: int) -> NoReturn:
+        """Save what is not saved, and stop for a signal."""
+        if self.saved != self.progress:
+            self.save()
+        raise Stopped(number, self.progress)
 
     def report(self, learning_rate: float, seconds: float, chars_per_second: float) -> None:
-        """Validate, save, and show how it goes."""
+        """Validate, and show how it goes."""
         val_loss = self.trainer.validate()
         if not math.isfinite(val_loss):
             raise self._diverged()
@@ -250,16 +309,12 @@ class _Training:
             seconds=seconds,
             chars_per_second=chars_per_second,
         )
+        self.reports.append(report)
         self.progress = dataclasses.replace(self.progress, loss_sum=0.0, loss_count=0)
         is_best = self.progress.best_loss is None or val_loss < self.progress.best_loss
         if is_best:
             self.progress = dataclasses.replace(self.progress, best_step=report.step, best_loss=val_loss)
-            self.run.save(self.run.best, self.snapshot({}))
-        # In this order: a run that is killed in between goes on from the last checkpoint and comes
-        # to the same best one and the same row again.
-        self.reports.append(report)
-        self.run.write_history(self.reports)
-        self.save_last()
+            self.unsaved_best = self.snapshot({})
         sample = None
         if self.display.shows_samples:
             network = Network(self.config, self.trainer.model.to_numpy())
@@ -275,7 +330,7 @@ class _Training:
 
     def finish(self) -> None:
         """Score the best weights in one sequential pass, and write the result down."""
-        best = checkpoint.load(self.run.best)
+        best = self.unsaved_best or checkpoint.load(self.run.best)
         network = Network(self.config, best.weights)
         start = self.corpus.validation_start
         warm_up = self.corpus.ids[max(0, start - 1 - WARM_UP) : start]
@@ -289,10 +344,11 @@ class _Training:
                 total += loss
                 advance(len(ids) - 1)
                 if self.request.signal is not None:
-                    raise Stopped(self.request.signal, self.progress)
+                    self.stop(self.request.signal)
         final_loss = total / (len(part) - 1)
-        best_progress = dataclasses.replace(best.progress, final_loss=final_loss)
-        self.run.save(self.run.best, dataclasses.replace(best, progress=best_progress))
+        self.unsaved_best = dataclasses.replace(
+            best, progress=dataclasses.replace(best.progress, final_loss=final_loss)
+        )
         self.progress = dataclasses.replace(self.progress, final_loss=final_loss)
-        self.save_last()
+        self.save()
         self.display.finished(self.progress, len(part) - 1)
