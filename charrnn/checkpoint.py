@@ -150,16 +150,21 @@ def write_atomically(path: Path, data: bytes) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):  # what made it fail is the error; `Run.prepare` clears away what is left
             temporary.unlink()
         raise
-    # To make the renaming durable too. Windows cannot open a folder, some network file systems not sync it.
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make what was made, renamed or removed in a folder outlast a power cut, where that can be done."""
+    # Windows cannot open a folder, some network file systems not sync it.
     with contextlib.suppress(OSError):
-        folder = os.open(path.parent, os.O_RDONLY)
+        descriptor = os.open(folder, os.O_RDONLY)
         try:
-            os.fsync(folder)
+            os.fsync(descriptor)
         finally:
-            os.close(folder)
+            os.close(descriptor)
 
 
 def to_bytes(checkpoint: Checkpoint) -> bytes:

@@ -33,6 +33,10 @@ class Report:
     chars_per_second: float  # trained on since the last report, validation and saving apart
 
 
+class NotWrittenError(CharrnnError):
+    """A file of a run could not be written; what was there before still is."""
+
+
 _COLUMNS = [field.name for field in dataclasses.fields(Report)]
 
 
@@ -90,6 +94,7 @@ class Run:
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
+            checkpoint.sync_folder(self.folder.parent)
             for path in (self.last, self.best, self.history):
                 for leftover in self.folder.glob(f".{path.name}.*.tmp"):
                     leftover.unlink()
@@ -112,7 +117,7 @@ class Run:
         path = self.folder.with_name(f".{self.name}.lock")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            file = open(path, "a+b")  # noqa: SIM115 - it is closed below, where its lock ends
+            file = open(path, "a+b", buffering=0)  # noqa: SIM115 - it is closed below, where its lock ends
         except OSError as error:
             raise self._not_writable(error.strerror or str(error)) from None
         with file:
@@ -123,9 +128,9 @@ class Run:
                     f"{self.folder} is being trained by another process (id {holder}): wait for it, or stop it, "
                     "or train another run with --name"
                 )
-            file.truncate(0)
-            file.write(str(os.getpid()).encode())
-            file.flush()
+            with contextlib.suppress(OSError):  # a full disk: whoever is refused is told `unknown`
+                file.truncate(0)
+                file.write(str(os.getpid()).encode())
             try:
                 yield
             finally:
@@ -144,7 +149,7 @@ class Run:
             best: the best weights, where they are not written yet.
 
         Raises:
-            CharrnnError: a file could not be written; the one before is still there.
+            NotWrittenError: a file could not be written; the one before is still there.
         """
         if best is not None:
             self._write(self.best, checkpoint.to_bytes(best))
@@ -155,7 +160,7 @@ class Run:
         """Replace history.csv.
 
         Raises:
-            CharrnnError: it could not be written; the one before is still there.
+            NotWrittenError: it could not be written; the one before is still there.
         """
         text = io.StringIO(newline="")
         rows = csv.writer(text, lineterminator="\n")
@@ -178,9 +183,7 @@ class Run:
         try:
             checkpoint.write_atomically(path, data)
         except OSError as error:
-            raise CharrnnError(
-                f"{path}: cannot be written: {error.strerror or error}; what was saved before is kept"
-            ) from None
+            raise NotWrittenError(f"{path}: cannot be written: {error.strerror or error}") from None
 
     def read_history(self) -> list[Report]:
         """The rows of history.csv.

@@ -25,7 +25,7 @@ from charrnn.model import Layout, choose_layout
 from charrnn.network import Array, Network, weight_shapes
 from charrnn.planning import Job, load_last
 from charrnn.progress import ProgressDisplay
-from charrnn.runs import Report
+from charrnn.runs import NotWrittenError, Report
 from charrnn.sampling import Choice, generate, text_stream
 from charrnn.schedule import learning_rate_at, validation_interval
 from charrnn.trainer import SCORE_CHUNK, Trainer
@@ -144,8 +144,9 @@ class _Training:
         self.reports: list[Report] = []
         self.saved: Progress | None = None  # what a resume would start from
         self.unsaved_best: Checkpoint | None = None
-        self.last_saved = time.monotonic()
-        self.saving = 0.0  # seconds that the last save took
+        self.tried_step = 0  # what was last written down, or failed to be
+        self.tried_at = time.monotonic()
+        self.saving = 0.0  # seconds that it took
 
     def begin(self) -> None:
         """Decide what is decided once and save it as step 0, or take up what was saved."""
@@ -185,7 +186,12 @@ class _Training:
                 raise self._meanwhile()
             self.display.note(f"the old run is kept as {self.run.set_aside().folder}")
         self.run.prepare()
-        self.save()
+        try:
+            self.save()
+        except NotWrittenError as error:
+            raise CharrnnError(
+                f"{error}; the training was not begun: make room there, or name another place with --checkpoints-dir"
+            ) from None
 
     @property
     def _sizes(self) -> tuple[int, int]:
@@ -196,7 +202,7 @@ class _Training:
         if last is None or last.progress != saved.progress:
             raise self._meanwhile()
         self.run.prepare()
-        self.saved = saved.progress
+        self.saved, self.tried_step = saved.progress, saved.progress.step
         self.progress = dataclasses.replace(
             saved.progress, threads=self.device.cores, arithmetic=arithmetic(self.device)
         )
@@ -233,18 +239,51 @@ class _Training:
         return Checkpoint(self.settings, self.corpus.vocabulary, identity, self.progress, weights, training)
 
     def save(self) -> None:
-        """Write down where the training stands, whenever that is: no later update depends on it."""
+        """Write down where the training stands, whenever that is: no later update depends on it.
+
+        Raises:
+            CharrnnError: weights are not numbers any more.
+            NotWrittenError: a file cannot be written; what was saved before still is.
+        """
         start = time.monotonic()
-        self.run.save(self.snapshot(self.trainer.training_tensors()), self.reports, self.unsaved_best)
-        self.saved, self.unsaved_best, self.last_saved = self.progress, None, time.monotonic()
-        self.saving = self.last_saved - start
+        self.tried_step = self.progress.step
+        try:
+            self.run.save(self.snapshot(self.trainer.training_tensors()), self.reports, self.unsaved_best)
+        finally:
+            self.tried_at = time.monotonic()
+            self.saving = self.tried_at - start
+        self.saved, self.unsaved_best = self.progress, None
+
+    def save_or_go_on(self) -> None:
+        """Save, or say that it failed: the next save may do better, and writes all that this one did not."""
+        try:
+            self.save()
+        except NotWrittenError as error:
+            self.display.note(f"{error}; training goes on and will try again; kept so far: {self._kept}")
+
+    def save_or_fail(self) -> None:
+        """Save when there will be no next time.
+
+        Raises:
+            CharrnnError: it failed.
+        """
+        try:
+            self.save()
+        except NotWrittenError as error:
+            raise CharrnnError(
+                f"{error}; what is kept is {self._kept}: mend this, and the same command goes on from there"
+            ) from None
+
+    @property
+    def _kept(self) -> str:
+        assert self.saved is not None  # since `begin`
+        return f"step {self.saved.step:,} of {self.saved.total_steps:,}"
 
     def save_is_due(self) -> bool:
-        """It is time, or a validation is not saved yet and saving it now costs little."""
-        assert self.saved is not None  # since `begin`
-        since = time.monotonic() - self.last_saved
+        """It is time, or there is a new validation and saving it now costs little."""
+        since = time.monotonic() - self.tried_at
         validated = self.reports[-1].step if self.reports else 0
-        return since >= self.save_every or (validated > self.saved.step and since > self.saving / SAVE_COST)
+        return since >= self.save_every or (validated > self.tried_step and since > self.saving / SAVE_COST)
 
     def _diverged(self) -> CharrnnError:
         return CharrnnError(
@@ -287,12 +326,12 @@ class _Training:
                 if self.request.signal is not None:
                     self.stop(self.request.signal)
                 if is_last or self.save_is_due():
-                    self.save()
+                    self.save_or_go_on()
 
     def stop(self, number: int) -> NoReturn:
         """Save what is not saved, and stop for a signal."""
         if self.saved != self.progress:
-            self.save()
+            self.save_or_fail()
         raise Stopped(number, self.progress)
 
     def report(self, learning_rate: float, seconds: float, chars_per_second: float) -> None:
@@ -350,5 +389,5 @@ class _Training:
             best, progress=dataclasses.replace(best.progress, final_loss=final_loss)
         )
         self.progress = dataclasses.replace(self.progress, final_loss=final_loss)
-        self.save()
+        self.save_or_fail()
         self.display.finished(self.progress, len(part) - 1)
