@@ -137,14 +137,14 @@ class Run:
                 with contextlib.suppress(OSError):  # Windows does not remove what is open
                     path.unlink()
 
-    def save(self, last: Checkpoint, reports: Sequence[Report], best: Checkpoint | None) -> None:
+    def save(self, last: Checkpoint | None, reports: Sequence[Report], best: Checkpoint | None) -> None:
         """Write down where the run stands.
 
         `last` is written last: a run that is killed in between goes on from the one before, and comes to
         the same best weights and the same reports again.
 
         Args:
-            last: everything that a resume needs.
+            last: everything that a resume needs; None leaves the one before.
             reports: all so far.
             best: the best weights, where they are not written yet.
 
@@ -154,7 +154,8 @@ class Run:
         if best is not None:
             self._write(self.best, checkpoint.to_bytes(best))
         self.write_history(reports)
-        self._write(self.last, checkpoint.to_bytes(last))
+        if last is not None:
+            self._write(self.last, checkpoint.to_bytes(last))
 
     def write_history(self, reports: Sequence[Report]) -> None:
         """Replace history.csv.

@@ -7,6 +7,7 @@ continued ends where one that was not stopped does.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import signal
@@ -32,6 +33,7 @@ from charrnn.trainer import SCORE_CHUNK, Trainer
 
 SAVE_SECONDS = 60.0  # between checkpoints at the most, where nothing else is asked for
 SAVE_COST = 0.02  # share of the time that saving after validations may take
+EXPLODED = 3  # times the loss of pure guessing, ln V: no training that goes well gets there
 SAMPLE_LENGTH = 160
 
 
@@ -140,6 +142,7 @@ class _Training:
         self.trainer = Trainer(job.settings, job.corpus, layout)
         if job.resume is not None:
             self.trainer.restore(job.resume)
+        self.loss_limit = EXPLODED * math.log(max(2, self.config.vocabulary_size))
         self.progress: Progress
         self.reports: list[Report] = []
         self.saved: Progress | None = None  # what a resume would start from
@@ -234,7 +237,7 @@ class _Training:
         """
         weights = self.trainer.model.to_numpy()
         if not all(np.isfinite(weight).all() for weight in [*weights.values(), *training.values()]):
-            raise self._diverged()
+            self.give_up(math.nan)
         identity = CorpusIdentity.of(self.corpus)
         return Checkpoint(self.settings, self.corpus.vocabulary, identity, self.progress, weights, training)
 
@@ -285,9 +288,21 @@ class _Training:
         validated = self.reports[-1].step if self.reports else 0
         return since >= self.save_every or (validated > self.tried_step and since > self.saving / SAVE_COST)
 
-    def _diverged(self) -> CharrnnError:
-        return CharrnnError(
-            f"the loss is no longer a number at step {self.progress.step:,}; the checkpoints in {self.run.folder} "
+    def give_up(self, loss: float) -> NoReturn:
+        """End a training that has diverged: the checkpoint before stays, and what was good until then is kept.
+
+        Raises:
+            CharrnnError: always.
+        """
+        with contextlib.suppress(NotWrittenError):  # what is said below is true all the same
+            self.run.save(None, self.reports, self.unsaved_best)
+        what = (
+            f"rose to {loss:.1f} nats per character, far above that of pure guessing,"
+            if math.isfinite(loss)
+            else "is no longer a number"
+        )
+        raise CharrnnError(
+            f"the loss {what} at step {self.progress.step:,}; the checkpoints in {self.run.folder} "
             "are from before: try again with --fresh and a --learning-rate lower than "
             f"{self.settings.learning_rate:g}"
         )
@@ -317,15 +332,18 @@ class _Training:
                     loss_count=self.progress.loss_count + 1,
                 )
                 if not math.isfinite(loss):
-                    raise self._diverged()
+                    self.give_up(math.nan)
                 display.step(step + 1, loss)
                 if due:
                     speed = updates * trainer.characters_per_step / updating
                     self.report(learning_rate, seconds_before + time.monotonic() - start, speed)
                     updating, updates = 0.0, 0
+                # What may be exploding does not replace a good checkpoint: the next report tells.
                 if self.request.signal is not None:
+                    if loss > self.loss_limit:
+                        self.give_up(loss)
                     self.stop(self.request.signal)
-                if is_last or self.save_is_due():
+                if is_last or (self.save_is_due() and loss <= self.loss_limit):
                     self.save_or_go_on()
 
     def stop(self, number: int) -> NoReturn:
@@ -338,11 +356,14 @@ class _Training:
         """Validate, and show how it goes."""
         val_loss = self.trainer.validate()
         if not math.isfinite(val_loss):
-            raise self._diverged()
+            self.give_up(math.nan)
+        train_loss = self.progress.loss_sum / self.progress.loss_count
+        if train_loss > self.loss_limit:
+            self.give_up(train_loss)
         report = Report(
             step=self.progress.step,
             epoch=self.progress.step / self.trainer.steps_per_epoch,
-            train_loss=self.progress.loss_sum / self.progress.loss_count,
+            train_loss=train_loss,
             val_loss=val_loss,
             learning_rate=learning_rate,
             seconds=seconds,

@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import math
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -232,6 +233,24 @@ def test_weights_that_are_no_numbers_are_never_saved(tmp_path: Path, charrnn: Co
         result = charrnn("train", "small.txt", *options)
         assert result.returncode == 1
         assert "no longer a number at step 1" in result.stderr.splitlines()[-1]
+
+
+def test_a_loss_that_explodes_ends_the_run_and_spares_what_was_saved(
+    tmp_path: Path, charrnn: Command, tales: str
+) -> None:
+    (tmp_path / "small.txt").write_text(tales)
+    options = ("--epochs", "24", "--learning-rate", "8", "--save-every", "0")
+    result = charrnn("train", "small.txt", *SMALL, *options)
+    assert result.returncode == 1
+    [line] = [line for line in result.stderr.splitlines() if line.startswith("Error")]
+    loss, step = re.search(
+        r"rose to ([\d.]+) nats per character.* at step (\d+);.* --learning-rate lower", line
+    ).groups()
+    assert float(loss) > 3 * math.log(98)
+    run = Run(tmp_path / "checkpoints/small")
+    reports = run.read_history()
+    assert checkpoint.load(run.best).progress.best_loss == pytest.approx(min(report.val_loss for report in reports))
+    assert max(reports[-1].step, checkpoint.load(run.last).progress.step) < int(step)
 
 
 # --- options ---------------------------------------------------------------------------------
