@@ -325,8 +325,18 @@ def plot_loss(runs: tuple[str, ...], out: str | None, show: bool, folder: str) -
         show_window()
 
 
+def _fill_closed_descriptors() -> None:
+    """Let no file that is opened take the place of a closed stdin, stdout or stderr, which libraries write to."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+
+
 def main() -> None:
     """Run the command line; every way it ends has its exit code."""
+    _fill_closed_descriptors()
     state = SimpleNamespace(debug=False)
     try:
         sys.exit(cli.main(standalone_mode=False, obj=state, prog_name="charrnn"))

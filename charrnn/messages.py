@@ -7,9 +7,9 @@ import sys
 
 
 def say(line: str) -> None:
-    """Write one line to stderr, if there is one and somebody reads it."""
+    """Write one line to stderr, if there is one and it can be written to: nothing waits for its reader or its disk."""
     if sys.stderr is not None:
-        with contextlib.suppress(BrokenPipeError):
+        with contextlib.suppress(OSError):
             print(one_line(line), file=sys.stderr, flush=True)
 
 

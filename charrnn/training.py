@@ -54,10 +54,9 @@ class Stopped(BaseException):
 
 
 class _StopRequest:
-    """The first SIGINT or SIGTERM; a second one acts at once, as it would anywhere.
+    """SIGINT or SIGTERM: the first one is remembered until an update is done, a second one acts at once.
 
-    Until updates are made nothing is there that is not saved, and the first one acts at once too,
-    by raising `Stopped`. From then on it is remembered until the update is done.
+    Before the first update nothing is there that is not saved, and the first one acts at once too.
 
     Attributes:
         signal: the one remembered.
@@ -69,6 +68,7 @@ class _StopRequest:
         self.signal: int | None = None
         self.is_remembered = False
         self._saved = saved
+        self._raised: Stopped | SystemExit | None = None
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> _StopRequest:
@@ -76,18 +76,17 @@ class _StopRequest:
             self._before[number] = signal.signal(number, self._request)
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._restore()
-
-    def _request(self, number: int, _: FrameType | None) -> None:
-        self._restore()
-        if not self.is_remembered:
-            raise Stopped(number, self._saved)
-        self.signal = number
-
-    def _restore(self) -> None:
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        if self._raised is not None and isinstance(error, Exception):
+            raise self._raised from None  # TensorFlow made another of it, as it may within a trace
+
+    def _request(self, number: int, _: FrameType | None) -> None:
+        is_first, self.signal = self.signal is None, number
+        if not (is_first and self.is_remembered):
+            self._raised = Stopped(number, self._saved) if is_first else SystemExit(128 + number)
+            raise self._raised
 
 
 def train(job: Job, device: str | None, save_every: float | None, display: ProgressDisplay) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import csv
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from charrnn.runs import Run
 
 PROJECT = Path(__file__).parent.parent
 CORPORA = PROJECT.parent / "shared" / "corpora"
@@ -66,6 +70,24 @@ def trained(tmp_path_factory: pytest.TempPathFactory, tales: str) -> Path:
     result = run_charrnn("train", "small.txt", *SMALL, "--epochs", "4", cwd=folder)
     assert result.returncode == 0, result.stderr
     return folder
+
+
+def same_files(run: Run, whole: Run) -> bool:
+    """Whether two runs ended in the same bytes, the history's two columns of wall-clock figures aside."""
+
+    def rows(path: Path) -> list[list[str]]:
+        with open(path, newline="") as file:
+            return [row[:5] for row in csv.reader(file)]
+
+    pairs = [(run.best, whole.best), (run.last, whole.last)]
+    return rows(run.history) == rows(whole.history) and all(a.read_bytes() == b.read_bytes() for a, b in pairs)
+
+
+@pytest.fixture
+def run(trained: Path, tmp_path: Path) -> Run:
+    """Where the tests train what `trained` did, on the same text."""
+    shutil.copy(trained / "small.txt", tmp_path)
+    return Run(tmp_path / "checkpoints/small")
 
 
 def corpus(name: str) -> Path:

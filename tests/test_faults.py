@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import dataclasses
 import errno
 import math
@@ -16,7 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import PROJECT, SMALL, Command, environment
+from conftest import PROJECT, SMALL, Command, environment, same_files
 from faults import Faults
 from test_checkpoint import make
 
@@ -110,24 +109,6 @@ def test_wherever_a_save_dies_the_old_or_the_new_checkpoint_is_there(
 
 
 # --- the real command ------------------------------------------------------------------------
-
-
-def same_files(run: Run, whole: Run) -> bool:
-    """Whether two runs ended in the same bytes, the history's two columns of wall-clock figures aside."""
-
-    def rows(path: Path) -> list[list[str]]:
-        with open(path, newline="") as file:
-            return [row[:5] for row in csv.reader(file)]
-
-    pairs = [(run.best, whole.best), (run.last, whole.last)]
-    return rows(run.history) == rows(whole.history) and all(a.read_bytes() == b.read_bytes() for a, b in pairs)
-
-
-@pytest.fixture
-def run(trained: Path, tmp_path: Path) -> Run:
-    """Where the tests train what `trained` did, on the same text."""
-    shutil.copy(trained / "small.txt", tmp_path)
-    return Run(tmp_path / "checkpoints/small")
 
 
 TRAIN = ("train", "small.txt", *SMALL, "--epochs", "4", "--save-every", "0")
