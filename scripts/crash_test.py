@@ -33,7 +33,7 @@ from charrnn.runs import Run
 
 TEXT = Path(__file__).parent.parent / "data" / "tales.txt"
 OPTIONS = (
-    *("--units", "48", "--embedding", "16", "--batch-size", "16", "--seq-length", "32", "--epochs", "6"),
+    *("--units", "48", "--embedding", "16", "--batch-size", "16", "--seq-length", "32", "--epochs", "4"),
     *("--dropout", "0.2", "--seed", "7", "--save-every", "0.15"),
     *("--precision", "float32"),  # measured at the start it might come out otherwise, before step 0 is saved
 )

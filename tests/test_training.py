@@ -100,7 +100,7 @@ def test_the_precision_is_measured_said_and_kept(tmp_path: Path, charrnn: Comman
 
 def start(folder: Path, *args: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "charrnn", "train", "small.txt", *args],
+        [sys.executable, "-m", "charrnn", "train", "small.txt", "--save-every", "0.1", *args],
         cwd=folder,
         stderr=subprocess.PIPE,
         text=True,
@@ -125,7 +125,7 @@ def test_a_stopped_run_continued_ends_in_the_same_bytes(
     (tmp_path / "small.txt").write_text(tales)
     options = (*SMALL, "--epochs", "12", "--dropout", "0.2", "--seed", "3")
     assert charrnn("train", "small.txt", *options, "--checkpoints-dir", "whole").returncode == 0
-    process = start(tmp_path, *options, "--save-every", "0.1")
+    process = start(tmp_path, *options)
     wait_for_step(tmp_path / "checkpoints/small", 100)
     process.send_signal(stop)
     _, stderr = process.communicate(timeout=60)
