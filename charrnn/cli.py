@@ -177,7 +177,8 @@ def train(
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     with _waiting_for("loading TensorFlow"):
         from charrnn.progress import choose_display
-        from charrnn.training import Stopped, train
+        from charrnn.stopping import Stopped
+        from charrnn.training import train
     try:
         train(job, device, save_every, choose_display())
     except Stopped as stopped:

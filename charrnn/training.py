@@ -10,10 +10,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
-import signal
 import time
-from types import FrameType
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import numpy as np
 
@@ -29,64 +27,13 @@ from charrnn.progress import ProgressDisplay
 from charrnn.runs import NotWrittenError, Report
 from charrnn.sampling import Choice, generate, text_stream
 from charrnn.schedule import learning_rate_at, validation_interval
+from charrnn.stopping import Stopped, StopRequest
 from charrnn.trainer import SCORE_CHUNK, Trainer
 
 SAVE_SECONDS = 60.0  # between checkpoints at the most, where nothing else is asked for
 SAVE_COST = 0.02  # share of the time that saving after validations may take
 EXPLODED = 3  # times the loss of pure guessing, ln V: no training that goes well gets there
 SAMPLE_LENGTH = 160
-
-
-class Stopped(BaseException):
-    """The user or the system asked the training to stop; what it reached is saved.
-
-    As little an `Exception` as KeyboardInterrupt: no library on its way is to catch it.
-
-    Attributes:
-        signal: SIGINT or SIGTERM.
-        progress: what is saved, None before anything is.
-    """
-
-    def __init__(self, number: int, progress: Progress | None) -> None:
-        super().__init__(number)
-        self.signal = number
-        self.progress = progress
-
-
-class _StopRequest:
-    """SIGINT or SIGTERM: the first one is remembered until an update is done, a second one acts at once.
-
-    Before the first update nothing is there that is not saved, and the first one acts at once too.
-
-    Attributes:
-        signal: the one remembered.
-        is_remembered: updates are made.
-    """
-
-    def __init__(self, saved: Progress | None) -> None:
-        """Start with what the run has saved before."""
-        self.signal: int | None = None
-        self.is_remembered = False
-        self._saved = saved
-        self._raised: Stopped | SystemExit | None = None
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> _StopRequest:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._before[number] = signal.signal(number, self._request)
-        return self
-
-    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-        if self._raised is not None and isinstance(error, Exception):
-            raise self._raised from None  # TensorFlow made another of it, as it may within a trace
-
-    def _request(self, number: int, _: FrameType | None) -> None:
-        is_first, self.signal = self.signal is None, number
-        if not (is_first and self.is_remembered):
-            self._raised = Stopped(number, self._saved) if is_first else SystemExit(128 + number)
-            raise self._raised
 
 
 def train(job: Job, device: str | None, save_every: float | None, display: ProgressDisplay) -> None:
@@ -103,7 +50,7 @@ def train(job: Job, device: str | None, save_every: float | None, display: Progr
         CharrnnError: the device is not there, a file cannot be written, or the loss is not a number.
     """
     saved = job.resume.progress if job.resume else None
-    with _StopRequest(saved) as request, job.run.lock():
+    with StopRequest(saved) as request, job.run.lock():
         place = choose_device(device)
         layout = choose_layout(place, job.settings, saved)
         shapes = weight_shapes(job.settings.network(job.corpus.vocabulary))
@@ -129,7 +76,7 @@ class _Training:
         layout: Layout,
         save_every: float,
         display: ProgressDisplay,
-        request: _StopRequest,
+        request: StopRequest,
     ) -> None:
         self.job, self.run, self.settings, self.corpus = job, job.run, job.settings, job.corpus
         self.config = job.settings.network(job.corpus.vocabulary)
