@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import hashlib
+import io
 import json
 import math
 import os
+import re
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from reprlib import repr as brief
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 
@@ -28,9 +32,9 @@ from charrnn.vocabulary import VOCABULARY_KINDS, Vocabulary
 FORMAT_VERSION = 1
 PRECISIONS = ("auto", "float32", "bfloat16")
 _METADATA_KEY = "charrnn"
-_NO_CHECKSUM = "0" * 64
-_MAX_HEADER = 100_000_000  # bytes, safetensors' own limit
-_MAX_SIZE = 1 << 24  # of one dimension
+_MAX_HEADER = 1 << 24  # bytes: enough for 100 layers and every character of Unicode
+_MAX_VALUES = 20_000  # in a header: enough for 100 layers
+_MAX_INTEGER = 1 << 53  # above it not every one is a float too
 
 
 @dataclass(frozen=True)
@@ -169,30 +173,63 @@ def sync_folder(folder: Path) -> None:
 
 def to_bytes(checkpoint: Checkpoint) -> bytes:
     """The file's content; equal checkpoints give equal bytes."""
-    from safetensors.numpy import save  # only training writes
-
     vocabulary = checkpoint.vocabulary
-    text = json.dumps(
-        {
-            "checksum": _NO_CHECKSUM,
-            "corpus": dataclasses.asdict(checkpoint.corpus),
-            "format": FORMAT_VERSION,
-            "progress": dataclasses.asdict(checkpoint.progress),
-            "settings": dataclasses.asdict(checkpoint.settings),
-            "characters": vocabulary.characters if vocabulary.kind == "text" else None,
-        },
-        sort_keys=True,
-        allow_nan=False,
-    )
+    document = {
+        "characters": vocabulary.characters if vocabulary.kind == "text" else None,
+        "corpus": dataclasses.asdict(checkpoint.corpus),
+        "format": FORMAT_VERSION,
+        "progress": dataclasses.asdict(checkpoint.progress),
+        "settings": dataclasses.asdict(checkpoint.settings),
+    }
     tensors = {**checkpoint.weights, **checkpoint.training}
-    data = save({name: np.ascontiguousarray(tensors[name]) for name in tensors}, {_METADATA_KEY: text})
-    # "checksum" comes after "characters", and JSON escapes quotes within those.
-    at = data.index(_NO_CHECKSUM.encode(), data.index(b'\\"checksum\\": \\"'))
-    digits = hashlib.sha256(data).hexdigest().encode()
-    return data[:at] + digits + data[at + len(digits) :]
+    body = b"".join(np.ascontiguousarray(tensors[name], "<f4").data for name in sorted(tensors))
+    shapes = {name: tensor.shape for name, tensor in tensors.items()}
+    return _head(document, shapes, _checksum(document, shapes, body)) + body
+
+
+def _head(document: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], checksum: str) -> bytes:
+    """What stands before the tensors: the header's length and the header, byte for byte as safetensors writes it."""
+    text = json.dumps({**document, "checksum": checksum}, sort_keys=True, allow_nan=False)
+    header: dict[str, Any] = {"__metadata__": {_METADATA_KEY: text}}
+    end = 0
+    for name, shape in sorted(shapes.items()):
+        start, end = end, end + 4 * math.prod(shape)
+        header[name] = {"dtype": "F32", "shape": list(shape), "data_offsets": [start, end]}
+    data = json.dumps(header, separators=(",", ":")).encode()
+    data += b" " * (-len(data) % 8)  # so that the tensors are aligned
+    return len(data).to_bytes(8, "little") + data
+
+
+def _checksum(document: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], body: bytes) -> str:
+    """SHA-256 of the whole file, its own digits counted as zeros: against damage, not malice."""
+    digest = hashlib.sha256(_head(document, shapes, "0" * 64))
+    digest.update(body)
+    return digest.hexdigest()
 
 
 # --- reading ---------------------------------------------------------------------------------
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open a file for reading; a FIFO or a device is refused, and neither waited for nor touched.
+
+    Raises:
+        OSError: there is none, it cannot be opened, or it is not a regular file.
+    """
+
+    def check(status: os.stat_result) -> None:
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "Is a directory" if stat.S_ISDIR(status.st_mode) else "Not a regular file")
+
+    check(os.stat(path))  # opening a device or a FIFO would be felt at its other end
+    # O_NONBLOCK: a FIFO that took the file's place meanwhile is not waited for.
+    file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0)))  # noqa: SIM115
+    try:
+        check(os.fstat(file.fileno()))
+    except OSError:
+        file.close()
+        raise
+    return file
 
 
 def load(path: Path) -> Checkpoint:
@@ -202,18 +239,14 @@ def load(path: Path) -> Checkpoint:
         CharrnnError: no file, not readable, or not a whole checkpoint of this format.
     """
     try:
-        # O_NONBLOCK: a FIFO nobody writes to is refused below, not waited for.
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-        with open(descriptor, "rb") as file:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise CharrnnError(f"{path}: not a file; a checkpoint ends in .safetensors")
-            data = file.read()
+        with open_regular(path) as file:
+            return _read(file, os.fstat(file.fileno()).st_size)
     except FileNotFoundError:
+        if path.is_symlink():
+            raise CharrnnError(f"{path}: is a link to a file that is not there") from None
         raise CharrnnError(f"{path}: no such checkpoint", exit_code=2) from None
     except OSError as error:
         raise CharrnnError(f"{path}: cannot be read: {error.strerror or error}") from None
-    try:
-        return from_bytes(data)
     except _FormatError as error:
         raise CharrnnError(f"{path}: {error}") from None
 
@@ -228,24 +261,25 @@ def from_bytes(data: bytes) -> Checkpoint:
     Raises:
         ValueError: it is not a whole checkpoint of this format.
     """
-    if len(data) < 10 or data[8:9] != b"{":
+    return _read(io.BytesIO(data), len(data))
+
+
+def _read(file: BinaryIO, size: int) -> Checkpoint:
+    """Read a checkpoint's header, see what follows from it, and only then read its tensors.
+
+    What tensors there are and where they lie is not taken from the header: the configuration gives the
+    one header that it can have, and any other is refused.
+    """
+    head = file.read(9) if size >= 9 else b""
+    if head[8:] != b"{":
         raise _FormatError("not a charrnn checkpoint (a .safetensors file that charrnn train wrote)")
-    header_size = int.from_bytes(data[:8], "little")
-    if header_size > _MAX_HEADER:
-        raise _FormatError("not a charrnn checkpoint (its header says it is larger than any)")
-    if 8 + header_size > len(data):
+    header_size = int.from_bytes(head[:8], "little")
+    if not 2 <= header_size <= _MAX_HEADER:
+        raise _FormatError("not a charrnn checkpoint (its header's length is none)")
+    if 8 + header_size > size:
         raise _FormatError("truncated, or not a charrnn checkpoint (the file ends within its header)")
-    header = _json(data[8 : 8 + header_size], "header")
-    metadata = header.pop("__metadata__", None)
-    if not isinstance(metadata, dict) or set(metadata) != {_METADATA_KEY}:
-        raise _FormatError("a safetensors file, but not one that charrnn train wrote")
-    body = memoryview(data)[8 + header_size :]
-    document = _json(metadata[_METADATA_KEY], "configuration")
-    if document.get("format") != FORMAT_VERSION:
-        raise _FormatError(
-            f"written in checkpoint format {document.get('format')!r}; this charrnn reads format "
-            f"{FORMAT_VERSION}: use the charrnn that wrote it"
-        )
+    head += file.read(header_size - 1)
+    document = _document(head[8:])
     _expect(
         document.keys() == {"checksum", "corpus", "format", "progress", "settings", "characters"},
         "unknown or missing keys in the configuration",
@@ -254,25 +288,40 @@ def from_bytes(data: bytes) -> Checkpoint:
     progress = _dataclass(Progress, document["progress"])
     corpus = _dataclass(CorpusIdentity, document["corpus"])
     vocabulary = _vocabulary(settings, document["characters"])
-    _check_settings(settings)
-    _check_progress(progress)
+    _check(settings, progress, corpus)
+    checksum = document.pop("checksum")
+    _expect(isinstance(checksum, str) and re.fullmatch("[0-9a-f]{64}", checksum) is not None, "no checksum")
 
-    expected = weight_shapes(settings.network(vocabulary))
-    resumable = training_shapes(settings, vocabulary)
-    if header.keys() != expected.keys():
-        expected = {**expected, **resumable}
-    _expect(header.keys() == expected.keys(), "tensors are missing or unknown")
-    tensors = _tensors(header, expected, body)
-    _check_sum(data, header_size, document["checksum"])
-    for name, tensor in tensors.items():
+    weights = weight_shapes(settings.network(vocabulary))
+    training = training_shapes(settings, vocabulary)
+    if head == _head(document, weights, checksum):
+        training = {}
+    else:
+        _expect(
+            head == _head(document, {**weights, **training}, checksum),
+            "its header is not the one that follows from its configuration",
+        )
+    shapes = {**weights, **training}
+    body_size = sum(4 * math.prod(shape) for shape in shapes.values())
+    _expect(size <= len(head) + body_size, "there is more in the file after its last tensor")
+    body = file.read(body_size) if size == len(head) + body_size else b""
+    if len(body) < body_size:
+        raise _FormatError("truncated: the file ends before its last tensor does")
+    _expect(_checksum(document, shapes, body) == checksum, "the checksum differs")
+    tensors: dict[str, Array] = {}
+    at = 0
+    for name, shape in sorted(shapes.items()):
+        tensor = np.frombuffer(body, "<f4", math.prod(shape), at).reshape(shape)
         _expect(bool(np.isfinite(tensor).all()), f"numbers in {name} are not finite")
+        tensors[name] = tensor
+        at += tensor.nbytes
     return Checkpoint(
         settings,
         vocabulary,
         corpus,
         progress,
-        weights={name: tensors[name] for name in weight_shapes(settings.network(vocabulary))},
-        training={name: tensors[name] for name in resumable if name in tensors},
+        weights={name: tensors[name] for name in weights},
+        training={name: tensors[name] for name in training},
     )
 
 
@@ -281,19 +330,29 @@ def _expect(condition: bool, otherwise: str) -> None:
         raise _FormatError(f"damaged: {otherwise}")
 
 
-def _json(text: bytes | str, what: str) -> dict[str, Any]:
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        _expect(len({key for key, _ in pairs}) == len(pairs), f"a key stands twice in the {what}")
-        return dict(pairs)
+def _document(header: bytes) -> dict[str, Any]:
+    """The configuration out of a header, of this format."""
+    metadata = _json(header.decode("latin-1"), "header").get("__metadata__")
+    text = metadata.get(_METADATA_KEY) if isinstance(metadata, dict) else None
+    if not isinstance(text, str):
+        raise _FormatError("a safetensors file, but not one that charrnn train wrote")
+    document = _json(text, "configuration")
+    version = document.get("format")
+    _expect(type(version) is int, "its format has no number")
+    if version != FORMAT_VERSION:
+        raise _FormatError(
+            f"written in checkpoint format {brief(version)}; this charrnn reads format "
+            f"{FORMAT_VERSION}: use the charrnn that wrote it"
+        )
+    return document
 
-    def refuse(constant: str) -> None:
-        _expect(False, f"{constant} in the {what}")
 
+def _json(text: str, what: str) -> dict[str, Any]:
+    # A value of two characters can take a hundred bytes of memory: only as many are read as a header needs.
+    _expect(sum(map(text.count, "{[,")) <= _MAX_VALUES, f"there is too much in its {what}")
     try:
-        parsed = json.loads(text, object_pairs_hook=unique, parse_constant=refuse)
-    except _FormatError:
-        raise
-    except (ValueError, TypeError, RecursionError):
+        parsed = json.loads(text)
+    except (ValueError, RecursionError):
         raise _FormatError(f"damaged, or not a charrnn checkpoint (its {what} is not JSON)") from None
     _expect(isinstance(parsed, dict), f"the {what} is not an object")
     return dict(parsed)
@@ -310,79 +369,52 @@ def _dataclass(cls: type[_T], document: Any) -> _T:
     )
     for field in fields:
         value, kinds = document[field.name], str(field.type).split(" | ")
-        _expect(type(value).__name__.replace("NoneType", "None") in kinds, f"{field.name} is {value!r}")
-        _expect(not isinstance(value, float) or math.isfinite(value), f"{field.name} is not finite")
+        possible = type(value).__name__.replace("NoneType", "None") in kinds
+        if isinstance(value, int):
+            possible = possible and 0 <= value <= _MAX_INTEGER
+        elif isinstance(value, float):
+            possible = possible and math.isfinite(value)
+        _expect(possible, f"{field.name} is {brief(value)}")
     return cls(**document)
 
 
 def _vocabulary(settings: Settings, characters: Any) -> Vocabulary:
-    _expect(settings.vocabulary in VOCABULARY_KINDS, f"vocabulary is {settings.vocabulary!r}")
+    _expect(settings.vocabulary in VOCABULARY_KINDS, f"vocabulary is {brief(settings.vocabulary)}")
     if settings.vocabulary != "text":
         _expect(characters is None, "characters of a fixed vocabulary")
         return Vocabulary.ascii() if settings.vocabulary == "ascii" else Vocabulary.bytes()
     _expect(isinstance(characters, str) and len(characters) > 0, "the vocabulary has no characters")
-    _expect(not any(0xD800 <= ord(c) < 0xE000 for c in characters), "half a character in the vocabulary")
-    _expect(len(set(characters)) == len(characters), "a character stands twice in the vocabulary")
+    points = np.frombuffer(characters.encode("utf-32-le", "surrogatepass"), "<u4")
+    _expect(not ((points >= 0xD800) & (points < 0xE000)).any(), "half a character in the vocabulary")
+    _expect(bool(np.diff(np.sort(points)).all()), "a character stands twice in the vocabulary")
     return Vocabulary("text", characters)
 
 
-def _check_settings(settings: Settings) -> None:
-    _expect(settings.cell in GATES, f"cell is {settings.cell!r}")
-    for name in ("embedding", "units", "layers", "batch_size", "seq_length"):
-        _expect(1 <= getattr(settings, name) <= _MAX_SIZE, f"{name} is {getattr(settings, name)}")
-    _expect(settings.layers <= 1000, f"layers is {settings.layers}")
-    _expect(0 <= settings.dropout < 1, f"dropout is {settings.dropout}")
-    _expect(settings.learning_rate > 0, f"learning_rate is {settings.learning_rate}")
-    _expect(settings.seed >= 0, f"seed is {settings.seed}")
-    _expect(settings.precision in PRECISIONS, f"precision is {settings.precision!r}")
+def _check(settings: Settings, progress: Progress, corpus: CorpusIdentity) -> None:
+    """Refuse values that no training has."""
+
+    def check(source: Settings | Progress | CorpusIdentity, name: str, possible: bool) -> None:
+        _expect(possible, f"{name} is {brief(getattr(source, name))}")
+
+    for name in ("embedding", "units", "batch_size", "seq_length"):
+        check(settings, name, 1 <= getattr(settings, name) <= 65536)
+    check(settings, "layers", 1 <= settings.layers <= 100)
+    check(settings, "cell", settings.cell in GATES)
+    check(settings, "encoding", re.fullmatch("[0-9a-z_-]{1,40}", settings.encoding) is not None)
+    check(settings, "errors", settings.errors in ("strict", "replace"))
+    check(settings, "dropout", 0 <= settings.dropout < 1)
+    check(settings, "learning_rate", settings.learning_rate > 0)
+    check(settings, "epochs", settings.epochs is None or settings.epochs > 0)
+    check(settings, "minutes", settings.minutes is None or settings.minutes > 0)
+    check(settings, "seed", settings.seed < 1 << 32)
+    check(settings, "precision", settings.precision in PRECISIONS)
+    check(progress, "step", progress.step <= progress.total_steps)
+    check(progress, "validate_every", progress.validate_every >= 1)
+    check(progress, "precision", progress.precision in PRECISIONS[1:])
+    check(progress, "parts", 1 <= progress.parts <= settings.batch_size)
+    check(progress, "best_step", progress.best_step is None or progress.best_step <= progress.step)
+    check(progress, "threads", progress.threads >= 1)
+    check(progress, "arithmetic", re.fullmatch("[0-9a-f]{16}", progress.arithmetic) is not None)
+    check(corpus, "sha256", re.fullmatch("[0-9a-f]{64}", corpus.sha256) is not None)
     _expect((settings.epochs is None) != (settings.minutes is None), "epochs and minutes contradict")
-
-
-def _check_progress(progress: Progress) -> None:
-    _expect(0 <= progress.step <= progress.total_steps, f"step is {progress.step}")
-    _expect(progress.validate_every >= 1, f"validate_every is {progress.validate_every}")
-    _expect(progress.precision in PRECISIONS[1:], f"precision is {progress.precision!r}")
-    _expect(1 <= progress.parts <= _MAX_SIZE, f"parts is {progress.parts}")
     _expect((progress.best_step is None) == (progress.best_loss is None), "best step and loss contradict")
-
-
-def _tensors(header: dict[str, Any], shapes: Mapping[str, tuple[int, ...]], body: memoryview) -> dict[str, Array]:
-    tensors: dict[str, Array] = {}
-    spans = []
-    for name, shape in shapes.items():
-        size = 4 * math.prod(shape)
-        entry = header[name]
-        _expect(
-            isinstance(entry, dict) and entry.keys() == {"dtype", "shape", "data_offsets"},
-            f"unknown or missing keys at {name}",
-        )
-        _expect(entry["dtype"] == "F32", f"{name} is of type {entry['dtype']!r}, not F32")
-        _expect(entry["shape"] == list(shape), f"{name} has shape {entry['shape']!r}, not {list(shape)}")
-        offsets = entry["data_offsets"]
-        _expect(
-            isinstance(offsets, list)
-            and len(offsets) == 2
-            and all(type(offset) is int for offset in offsets)
-            and offsets[0] >= 0
-            and offsets[1] - offsets[0] == size,
-            f"{name} lies at {offsets!r}",
-        )
-        if offsets[1] > len(body):
-            raise _FormatError("truncated: the file ends before its last tensor does")
-        spans.append((offsets[0], offsets[1]))
-        tensors[name] = np.frombuffer(body[offsets[0] : offsets[1]], "<f4").reshape(shape)
-    spans.sort()
-    ends = [0, *(end for _, end in spans)]
-    _expect([*(start for start, _ in spans), len(body)] == ends, "tensors overlap or leave gaps")
-    return tensors
-
-
-def _check_sum(data: bytes, header_size: int, checksum: Any) -> None:
-    _expect(isinstance(checksum, str) and len(checksum) == len(_NO_CHECKSUM), "no checksum")
-    digits = checksum.encode("ascii", "replace")
-    _expect(data.count(digits, 8, 8 + header_size) == 1, "the checksum does not stand in the header once")
-    at = data.index(digits, 8, 8 + header_size)
-    digest = hashlib.sha256(data[:at])
-    digest.update(_NO_CHECKSUM.encode())
-    digest.update(memoryview(data)[at + len(digits) :])
-    _expect(digest.hexdigest() == checksum, "the checksum differs")

@@ -10,13 +10,14 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator
+from itertools import chain, repeat
 from types import SimpleNamespace
 from typing import Any, TypeVar
 
 import click
 
-from charrnn import CharrnnError, __version__
-from charrnn.messages import one_line, say, show_controls
+from charrnn import CharrnnError, __version__, corpora
+from charrnn.messages import highlight, one_line, say, show_controls
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -94,8 +95,10 @@ def cli() -> None:
 @cli.command(short_help="Train a model on text files.")
 @click.argument("files", nargs=-1, required=True, type=_PATH, metavar="FILE...")
 @click.option("--name", help="Name of the run.  [default: the first file's, without its ending]")
-@click.option("--epochs", type=click.IntRange(min=1), help="Passes over the text.  [default: sized to the text]")
-@click.option("--minutes", type=_FiniteRange(min=0, min_open=True), help="Train for this long instead of --epochs.")
+@click.option("--epochs", type=click.IntRange(1, 1_000_000), help="Passes over the text.  [default: sized to the text]")
+@click.option(
+    "--minutes", type=_FiniteRange(0, 1_000_000, min_open=True), help="Train for this long instead of --epochs."
+)
 @click.option("--fresh", is_flag=True, help="Start over; the old run is kept under another name.")
 @click.option(
     "--units", type=click.IntRange(1, 65536), help="Width of a recurrent layer.  [default: 256; for a tiny text: 128]"
@@ -229,6 +232,14 @@ def _waiting_for(what: str) -> Iterator[None]:
     type=click.Choice(["skip", "replace"]),
     help="Leave out or replace characters of the prime that the model does not know.  [default: refuse]",
 )
+@click.option("--interactive", is_flag=True, help="Ask for beginnings at a prompt; :help there says what else.")
+@click.option(
+    "--against",
+    type=_PATH,
+    metavar="PATH",
+    help="Say, and mark on a terminal, what of the new text (the prime does not count) is copied from this file: "
+    "the one trained on, say. The text then comes when it is complete.",
+)
 @click.option(
     "--checkpoint",
     metavar="WHERE",
@@ -246,10 +257,14 @@ def sample(
     top_p: float | None,
     seed: int | None,
     unknown: str | None,
+    interactive: bool,
+    against: str | None,
     checkpoint: str | None,
     folder: str,
 ) -> None:
     """Write new text from a trained model to stdout."""
+    import numpy as np
+
     import charrnn.checkpoint
     from charrnn.network import Network
     from charrnn.runs import find_checkpoint
@@ -257,20 +272,46 @@ def sample(
 
     if prime is not None and prime_file is not None:
         raise click.UsageError("--prime and --prime-file exclude each other: give one of them.")
+    if interactive and against is not None:
+        raise click.UsageError("--interactive and --against exclude each other: give one of them.")
     model = charrnn.checkpoint.load(find_checkpoint(checkpoint, folder))
     if prime_file is not None:
         prime = read_prime(prime_file, model.vocabulary)
     prime_ids = encode_prime(model.vocabulary, prime or "", unknown, say)
+    original = None
+    if against is not None:
+        from charrnn.copying import find_copies, read_original
+
+        original = read_original(against, model.vocabulary, model.settings.encoding)
     if seed is None:
         seed = int.from_bytes(os.urandom(4), "little")
         say(f"seed {seed}")
     network = Network(model.config, model.weights)
-    new_ids = generate(network, model.vocabulary, prime_ids, length, Choice(temperature, top_k, top_p), seed)
-    _write_text(text_stream(model.vocabulary, prime_ids, new_ids))
+    choice = Choice(temperature, top_k, top_p)
+    if interactive:
+        from charrnn.interactive import Session
+
+        session = Session(network, model.vocabulary, choice, length, seed, unknown, _write_text)
+        session.run(None if prime is None else prime_ids)
+        return
+    new_ids = generate(network, model.vocabulary, prime_ids, length, choice, seed)
+    if original is None:
+        _write_text(text_stream(model.vocabulary, prime_ids, new_ids))
+        return
+    sampled = np.fromiter(new_ids, model.vocabulary.dtype)
+    copies = find_copies(sampled, original.ids)
+    marks = chain(repeat(False, len(prime_ids)), copies.copied, repeat(False))
+    _write_text(text_stream(model.vocabulary, prime_ids, sampled), marks)
+    for line in original.describe(sampled, copies):
+        say(line)
 
 
-def _write_text(pieces: Iterable[str]) -> None:
-    """Stream text to stdout: exact and in UTF-8 to a pipe or file, control characters shown on a terminal."""
+def _write_text(pieces: Iterable[str], marks: Iterable[bool] = repeat(False)) -> bool:
+    """Stream text to stdout: exact and in UTF-8 to a pipe or file; on a terminal control characters and marks show.
+
+    Returns:
+        Whether there is still somebody who reads it.
+    """
     out = sys.stdout
     if not isinstance(out, io.TextIOWrapper):
         raise CharrnnError("stdout is closed: there is nowhere to write the text to")
@@ -278,19 +319,21 @@ def _write_text(pieces: Iterable[str]) -> None:
     if on_terminal:
         out.reconfigure(errors="replace")
     else:
-        out.reconfigure(encoding="utf-8", newline="\n")
+        out.reconfigure(encoding="utf-8", errors="surrogateescape", newline="\n")  # a path may be any bytes
     piece = ""
     try:
-        for piece in pieces:
-            out.write(show_controls(piece) if on_terminal else piece)
+        for piece in highlight(map(show_controls, pieces), marks) if on_terminal else pieces:
+            out.write(piece)
             out.flush()
-        if on_terminal and not piece.endswith("\n"):
+        if on_terminal and not click.unstyle(piece).endswith("\n"):
             out.write("\n")
     except OSError as error:
         # Python would try to write the rest once more at exit, and complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())
         if not isinstance(error, BrokenPipeError):  # whose reader has enough
             raise CharrnnError(f"stdout: cannot be written to: {error.strerror or error}") from None
+        return False
+    return True
 
 
 @cli.command("plot-loss", short_help="Draw the training and validation loss of runs.")
@@ -321,9 +364,40 @@ def plot_loss(runs: tuple[str, ...], out: str | None, show: bool, folder: str) -
         histories[run.name if names.count(run.name) == 1 else str(run.folder)] = reports
     path = Path(out) if out else (found[0].folder if len(found) == 1 else found[0].folder.parent) / "loss.png"
     save_loss(histories, path, show)
-    click.echo(path)
+    if sys.stdout is not None:
+        _write_text([f"{path}\n"])
     if show:
         show_window()
+
+
+def _say_lines(text: str) -> None:
+    for line in text.rstrip("\n").split("\n"):
+        say(line)
+
+
+def _print_texts(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+    if value:
+        for line in corpora.describe():
+            click.echo(line)
+        ctx.exit()
+
+
+@cli.command(short_help="Put a well-known text on this disk, to train on.")
+@click.argument("name", type=click.Choice(list(corpora.TEXTS)), required=False)
+@click.option(
+    "--list", is_flag=True, is_eager=True, expose_value=False, callback=_print_texts, help="Show the texts and exit."
+)
+@_debug_option
+def corpus(name: str | None) -> None:
+    """Put a well-known text into the current folder, as NAME.txt.
+
+    What is downloaded is checked to be the very text; a file that is there already is never changed.
+    """
+    if name is None:
+        raise click.UsageError(f"name a text: {' or '.join(corpora.TEXTS)} (charrnn corpus --list says more).")
+    path = corpora.put_on_disk(name, say)
+    click.echo(path)
+    say(f"train on it with: charrnn train {path}")
 
 
 def _fill_closed_descriptors() -> None:
@@ -345,15 +419,18 @@ def main() -> None:
         sys.exit(128 + signal.SIGINT)
     except Exception as error:
         if state.debug:
-            traceback.print_exc()
+            _say_lines(traceback.format_exc())
         if isinstance(error, click.ClickException):
-            error.show()
+            error.show(message := io.StringIO())
+            _say_lines(message.getvalue())
             sys.exit(error.exit_code)
         if isinstance(error, CharrnnError):
             say(f"Error: {error}")
             sys.exit(error.exit_code)
         if isinstance(error, OSError):
             say(f"Error: {error.filename or 'stdout'}: {error.strerror or error}")
+        elif isinstance(error, MemoryError):
+            say("Error: there is not enough memory")
         else:
             say(f"Error: {type(error).__name__}: {error} (a defect of charrnn: --debug shows where)")
         sys.exit(1)

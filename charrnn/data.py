@@ -5,10 +5,10 @@ from __future__ import annotations
 import codecs
 import contextlib
 import hashlib
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,18 @@ _CHUNK = 1 << 20  # characters hashed at once
 
 
 # --- reading ---------------------------------------------------------------------------------
+
+_NOT_TEXT = {
+    b"%PDF-": ("a PDF", "convert it, for example with pdftotext"),
+    b"\x1f\x8b": ("compressed with gzip", "unpack it with gunzip"),
+    b"PK\x03\x04": ("a zip archive, or a document kept in one", "unpack or convert it"),
+}
+_MARKS = {  # a UTF-32 mark starts like a UTF-16 one
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
 
 
 def read_bytes(files: Sequence[str]) -> list[tuple[str, bytes]]:
@@ -45,7 +57,9 @@ def read_bytes(files: Sequence[str]) -> list[tuple[str, bytes]]:
         name = "standard input" if file == "-" else file
         try:
             if file != "-":
-                data = Path(file).read_bytes()
+                with open(file, "rb") as stream:
+                    # A file that grows meanwhile is what it was; a FIFO's end is where its writers close it.
+                    data = stream.read(os.fstat(stream.fileno()).st_size or -1)
             elif sys.stdin is not None:
                 data = sys.stdin.buffer.read()
             else:
@@ -100,14 +114,23 @@ def decode(name: str, data: bytes, encoding: str = "utf-8", errors: str = "stric
     Raises:
         CharrnnError: invalid bytes under `strict`, NUL characters, or an unknown encoding.
     """
-    if encoding == "utf-8" and data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        raise CharrnnError(f"{name}: starts with a UTF-16 byte-order mark; read it with --encoding utf-16")
+    encoding = encoding_named(encoding)
+    for start, (what, advice) in _NOT_TEXT.items():
+        if data.startswith(start):
+            raise CharrnnError(
+                f"{name}: is {what}, not text; {advice}, or train on its raw bytes with --vocabulary bytes"
+            )
+    for mark, marked in _MARKS.items() if encoding == "utf-8" else ():
+        if data.startswith(mark):
+            raise CharrnnError(
+                f"{name}: starts with a {marked.upper()} byte-order mark; read it with --encoding {marked}"
+            )
     try:
         text = data.decode(encoding, errors)
         if encoding != "utf-8":
             text.encode()  # some encodings give halves of surrogate pairs, which are not characters
     except UnicodeDecodeError as error:
-        if b"\0" in data:
+        if b"\0" in data and not encoding.startswith(("utf-16", "utf-32")):
             raise _binary(name, f"at offset {data.index(0):,}") from None
         raise CharrnnError(
             f"{name}: byte 0x{data[error.start]:02x} at offset {error.start:,} "

@@ -1,17 +1,21 @@
 """The LSTM layer, fast on CPUs: the mathematics and weights of `keras.layers.LSTM`, another way through it.
 
-Three things make it fast. The loop over time holds one matrix product and element-wise work, and its
-gradient is derived by hand: what the backward pass needs is kept without copies, and the weights'
-gradient is one product after the loop instead of one a step. The first layer's input projection is a
-table of rows, one a character, looked up where Keras multiplies. And the operands of the products may be
-bfloat16, with state, gates, weights and element-wise work in float32.
+What makes it fast:
 
-Tensors are time-major within: (T, B, ...).
+- The loop over time holds one matrix product and element-wise work, and its gradient is derived by hand: the
+  weights' gradient is one product after the loop instead of one a step.
+- A batch lies in columns, (H, B), so that the weights are the left factor of every product. Libraries
+  rearrange the right factor before they multiply, at every step; so that is to be the small one.
+- The first layer's input projection is a table of rows, one a character, looked up where Keras multiplies.
+- The factors of the products may be bfloat16, with state, gates, weights and element-wise work in float32.
+- Gates and states that the backward loop needs wait on stacks and are freed as it takes them off.
+
+Tensors are time-major within: (T, H, B). The gates' order within is i, f, o, g: the sigmoids side by side.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from charrnn.backend import keras, tf
@@ -42,7 +46,7 @@ class FastLSTM(keras.layers.LSTM):  # type: ignore[misc]  # Keras has no types
         """Run over vectors.
 
         Args:
-            sequences: (B, T, I) float32.
+            sequences: (B, T, I) float32, of a shape that is known.
             initial_state: h and c, each (B, H); zeros if not given.
             mask: not supported.
             training: makes no difference.
@@ -53,9 +57,9 @@ class FastLSTM(keras.layers.LSTM):  # type: ignore[misc]  # Keras has no types
         if mask is not None:
             raise NotImplementedError("FastLSTM takes no mask")
         h, c = initial_state or self.get_initial_state(tf.shape(sequences)[0])
-        inputs = tf.cast(tf.transpose(sequences, (1, 0, 2)), self.operands)
+        inputs = tf.cast(tf.transpose(sequences, (1, 2, 0)), self.operands)
         outputs, h, c = self.over_vectors(inputs, (h, c))
-        return tf.cast(tf.transpose(outputs, (1, 0, 2)), tf.float32), h, c
+        return tf.cast(tf.transpose(outputs, (2, 0, 1)), tf.float32), h, c
 
     def over_vectors(self, inputs: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """`lstm_over_vectors` with this layer's weights."""
@@ -88,35 +92,35 @@ def lstm_over_ids(
         operands: tf.float32 or tf.bfloat16, for the matrix products.
 
     Returns:
-        The outputs (T, B, H) as `operands`, and h and c (B, H) float32 after the last character.
+        The outputs (T, H, B) as `operands`, and h and c (B, H) float32 after the last character.
     """
     vocabulary_size = table.shape[0]
 
     @tf.custom_gradient  # type: ignore[untyped-decorator]  # TensorFlow has no types
     def run(table: Tensor, recurrent_kernel: Tensor, h: Tensor, c: Tensor) -> Any:
-        weights = tf.cast(recurrent_kernel, operands)
-        transposed = tf.transpose(weights)  # once, where the product would do it every step
+        table, low = _sigmoids_first(table), _sigmoids_first(tf.cast(recurrent_kernel, operands))  # (H, 4H)
+        transposed = tf.transpose(low)  # once, where the product would do it every step
 
-        def preactivate(t: Tensor, h_low: Tensor) -> Tensor:
-            return tf.gather(table, ids[t]) + tf.cast(tf.matmul(h_low, weights), tf.float32)
+        def projections(t: Tensor) -> Tensor:
+            return tf.transpose(tf.gather(table, turns[t]), (0, 2, 1))
 
-        outputs, h_last, c_last, record = _forward(preactivate, h, c, tf.shape(ids)[0], operands)
+        def preactivate(projection: Tensor, h: Tensor) -> Tensor:
+            return tf.cast(tf.matmul(transposed, h), tf.float32) + projection
 
-        def gradient(d_outputs: Tensor, d_h: Tensor, d_c: Tensor) -> tuple[Tensor, ...]:
-            def back(dz: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-                return tf.cast(tf.matmul(dz, transposed), tf.float32), ()
+        turns = _in_turns(ids, h)
+        outputs, c_last, record = _forward(projections, preactivate, h, c, turns.shape[:2])
 
-            dz, d_h, d_c, _ = _backward(back, record, d_outputs, d_h, d_c, c, operands, [])
-            h_before = tf.concat([tf.cast(h, operands)[None], outputs[:-1]], axis=0)
-            d_weights = _sum_of_products(h_before, dz)
+        def gradient(d_outputs: Tensor, d_c: Tensor) -> tuple[Tensor, ...]:
+            dz, d_h, d_c, _ = _backward(lambda dz: (tf.matmul(low, dz), ()), record, d_outputs, d_c, c_last, 0)
+            flat = _columns(dz)
+            d_recurrent_kernel = _gradient(_columns(tf.concat([h[None], outputs[:-1]], axis=0)), flat)
             # A product with one-hot rows adds the rows up in the same order every time.
-            d_table = _sum_of_products(tf.one_hot(ids, vocabulary_size, dtype=operands), dz)
-            return d_table, d_weights, d_h, d_c
+            one_hot = tf.one_hot(tf.reshape(ids, (-1,)), vocabulary_size, axis=0, dtype=operands)  # (V, T * B)
+            return _gradient(one_hot, flat), d_recurrent_kernel, d_h, d_c
 
-        return (outputs, h_last, c_last), gradient
+        return (outputs, c_last), gradient
 
-    result: tuple[Tensor, Tensor, Tensor] = run(table, recurrent_kernel, h, c)
-    return result
+    return _run(lambda *state: run(table, recurrent_kernel, *state), h, c, operands)
 
 
 def lstm_over_vectors(
@@ -125,7 +129,7 @@ def lstm_over_vectors(
     """Run a layer over vectors: the outputs of the layer below.
 
     Args:
-        inputs: (T, B, I), as `operands`.
+        inputs: (T, I, B), as `operands`.
         kernel: (I, 4H) float32, gates i, f, g, o.
         recurrent_kernel: (H, 4H) float32.
         bias: (4H,) float32.
@@ -134,124 +138,225 @@ def lstm_over_vectors(
         operands: tf.float32 or tf.bfloat16, for the matrix products.
 
     Returns:
-        The outputs (T, B, H) as `operands`, and h and c (B, H) float32 after the last vector.
+        The outputs (T, H, B) as `operands`, and h and c (B, H) float32 after the last vector.
     """
-    width = inputs.shape[2]
+    width = inputs.shape[1]
 
     @tf.custom_gradient  # type: ignore[untyped-decorator]
-    def run(inputs: Tensor, both_kernels: Tensor, bias: Tensor, h: Tensor, c: Tensor) -> Any:
-        weights = tf.cast(both_kernels, operands)  # (I + H, 4H): one product a step for both
-        transposed = tf.transpose(weights)
+    def run(inputs: Tensor, kernel: Tensor, recurrent_kernel: Tensor, bias: Tensor, h: Tensor, c: Tensor) -> Any:
+        both = [tf.cast(kernel, operands), tf.cast(recurrent_kernel, operands)]
+        low = _sigmoids_first(tf.concat(both, axis=0))  # (I + H, 4H): one product a step for both
+        transposed = tf.transpose(low)
+        biases = tf.tile(_sigmoids_first(bias)[:, None], (1, h.shape[1]))  # adds faster than what has to be broadcast
 
-        def preactivate(t: Tensor, h_low: Tensor) -> Tensor:
-            return tf.cast(tf.matmul(tf.concat([inputs[t], h_low], axis=1), weights), tf.float32) + bias
+        def preactivate(x: Tensor, h: Tensor) -> Tensor:
+            return tf.cast(tf.matmul(transposed, tf.concat([x, h], axis=0)), tf.float32) + biases
 
-        outputs, h_last, c_last, record = _forward(preactivate, h, c, tf.shape(inputs)[0], operands)
+        turns = _in_turns(inputs, h)
+        outputs, c_last, record = _forward(lambda t: turns[t], preactivate, h, c, turns.shape[:2])
 
-        def gradient(d_outputs: Tensor, d_h: Tensor, d_c: Tensor) -> tuple[Tensor, ...]:
+        def gradient(d_outputs: Tensor, d_c: Tensor) -> tuple[Tensor, ...]:
             def back(dz: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-                d_both = tf.matmul(dz, transposed)  # (B, I + H)
-                return tf.cast(d_both[:, width:], tf.float32), (d_both[:, :width],)
+                d_x, d_h = tf.split(tf.matmul(low, dz), (width, h.shape[0]))
+                return d_h, (d_x,)
 
-            dz, d_h, d_c, (d_inputs,) = _backward(back, record, d_outputs, d_h, d_c, c, operands, [operands])
-            h_before = tf.concat([tf.cast(h, operands)[None], outputs[:-1]], axis=0)
-            d_weights = tf.concat([_sum_of_products(inputs, dz), _sum_of_products(h_before, dz)], axis=0)
-            d_bias = _sum_of_products(tf.ones_like(dz[:, :, :1]), dz)[0]
-            return d_inputs, d_weights, d_bias, d_h, d_c
+            dz, d_h, d_c, (d_inputs,) = _backward(back, record, d_outputs, d_c, c_last, 1)
+            flat = _columns(dz)
+            before = tf.concat([h[None], outputs[:-1]], axis=0)
+            d_kernel, d_recurrent_kernel = (_gradient(_columns(sequence), flat) for sequence in (inputs, before))
+            return d_inputs, d_kernel, d_recurrent_kernel, _gradient(tf.ones_like(flat[:1]), flat)[0], d_h, d_c
 
-        return (outputs, h_last, c_last), gradient
+        return (outputs, c_last), gradient
 
-    result: tuple[Tensor, Tensor, Tensor] = run(inputs, tf.concat([kernel, recurrent_kernel], axis=0), bias, h, c)
+    return _run(lambda *state: run(inputs, kernel, recurrent_kernel, bias, *state), h, c, operands)
+
+
+def logits_of(outputs: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
+    """What the softmax normalises, from the last layer's outputs; in float32, and in its gradient as they are.
+
+    Args:
+        outputs: (T, H, B), as the operands of the products.
+        kernel: (H, V) float32.
+        bias: (V,) float32.
+
+    Returns:
+        (T, B, V) float32.
+    """
+    steps, units, batch = outputs.shape
+
+    @tf.custom_gradient  # type: ignore[untyped-decorator]
+    def run(outputs: Tensor, kernel: Tensor, bias: Tensor) -> Any:
+        columns = _columns(outputs)  # (H, T * B)
+        logits = tf.matmul(tf.cast(columns, tf.float32), kernel, transpose_a=True) + bias
+
+        def gradient(d_logits: Tensor) -> tuple[Tensor, ...]:
+            low = tf.cast(tf.reshape(d_logits, (steps * batch, -1)), outputs.dtype)
+            d_columns = tf.matmul(tf.cast(kernel, outputs.dtype), low, transpose_b=True)
+            d_outputs = tf.transpose(tf.reshape(d_columns, (units, steps, batch)), (1, 0, 2))
+            d_kernel = tf.cast(tf.matmul(columns, low), tf.float32)
+            return d_outputs, d_kernel, tf.reduce_sum(d_logits, axis=(0, 1))
+
+        return tf.reshape(logits, (steps, batch, -1)), gradient
+
+    result: Tensor = run(outputs, kernel, bias)
     return result
 
 
-def _sum_of_products(a: Tensor, b: Tensor) -> Tensor:
-    """Sum over T and B of the outer products of a (T, B, M) and b (T, B, N): (M, N) float32."""
-    flat_a, flat_b = (tf.reshape(x, (-1, x.shape[2])) for x in (a, b))
-    return tf.cast(tf.matmul(flat_a, flat_b, transpose_a=True), tf.float32)
+def _run(
+    over: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], h: Tensor, c: Tensor, operands: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    """From a state (B, H) with the batch in columns to the outputs, and the state after them as it was given."""
+    outputs, c = over(tf.cast(tf.transpose(h), operands), tf.transpose(c))
+    return outputs, tf.cast(tf.transpose(outputs[-1]), tf.float32), tf.transpose(c)
+
+
+def _sigmoids_first(gates: Tensor) -> Tensor:
+    """From the gates' order i, f, g, o along the last axis to i, f, o, g."""
+    i, f, g, o = tf.split(gates, 4, axis=-1)
+    return tf.concat([i, f, o, g], axis=-1)
+
+
+def _columns(sequence: Tensor) -> Tensor:
+    """From (T, N, B) to (N, T * B)."""
+    return tf.reshape(tf.transpose(sequence, (1, 0, 2)), (sequence.shape[1], -1))
+
+
+def _gradient(factor: Tensor, dz: Tensor) -> Tensor:
+    """Of weights (N, 4H), gates i, f, g, o, float32: from what they multiplied (N, T * B) and dz (4H, T * B)."""
+    i, f, o, g = tf.split(tf.matmul(factor, dz, transpose_b=True), 4, axis=1)
+    return tf.cast(tf.concat([i, f, g, o], axis=1), tf.float32)
+
+
+_TURN = 1 << 17  # gates of several steps are worked on in one turn of a loop, which costs as much as some operations
+
+
+def _in_turns(sequence: Tensor, h: Tensor) -> Tensor:
+    """From (T, ...) to (turns, steps in a turn, ...), for a state h of (H, B)."""
+    steps, most = sequence.shape[0], max(1, _TURN // (4 * h.shape[0] * h.shape[1]))
+    turn = max(turn for turn in range(1, min(steps, most) + 1) if steps % turn == 0)
+    return tf.reshape(sequence, (steps // turn, turn, *sequence.shape[1:]))
+
+
+def _push(stack: Tensor, value: Tensor) -> Tensor:
+    return tf.raw_ops.TensorListPushBack(input_handle=stack, tensor=value)
+
+
+def _pop(stack: Tensor, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """What is left, and the value that was on top."""
+    left, value = tf.raw_ops.TensorListPopBack(input_handle=stack, element_shape=shape, element_dtype=tf.float32)
+    value.set_shape(shape)
+    return left, value
+
+
+def _stacked(turns: Tensor) -> Tensor:
+    """From a TensorArray of turns to (T, ...)."""
+    stacked = turns.stack()
+    return tf.reshape(stacked, (-1, *stacked.shape[2:]))
 
 
 def _forward(
-    preactivate: Callable[[Tensor, Tensor], Tensor], h: Tensor, c: Tensor, steps: Tensor, operands: Any
-) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, ...]]:
-    """The loop over time; also returns what the backward pass needs of each step, as TensorArrays."""
+    inputs: Callable[[Tensor], Tensor],
+    preactivate: Callable[[Tensor, Tensor], Tensor],
+    h: Tensor,
+    c: Tensor,
+    turns: tuple[int, int],
+) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+    """The loop over time.
 
-    def array(dtype: Any = tf.float32) -> Tensor:
-        return tf.TensorArray(dtype, steps, element_shape=h.shape, clear_after_read=False)
+    Args:
+        inputs: from the number of a turn to what enters at each of its steps.
+        preactivate: from that of one step and h (H, B) to what goes into the gates, (4H, B) float32.
+        h: (H, B), as the operands of the products.
+        c: (H, B) float32.
+        turns: how many, and the steps in each.
 
-    def body(t: Tensor, h_low: Tensor, _: Tensor, c: Tensor, outputs: Tensor, record: tuple[Tensor, ...]) -> Any:
-        i, f, g, o = tf.split(preactivate(t, h_low), 4, axis=1)
-        i, f, g, o = tf.sigmoid(i), tf.sigmoid(f), tf.tanh(g), tf.sigmoid(o)
-        c = f * c + i * g
-        tanh_c = tf.tanh(c)
-        h = o * tanh_c
-        h_low = tf.cast(h, operands)
-        kept = (i, f, g, o, c, tanh_c)
-        record = tuple(a.write(t, value) for a, value in zip(record, kept, strict=True))
-        return t + 1, h_low, h, c, outputs.write(t, h_low), record
+    Returns:
+        The outputs (T, H, B), the last c, and what the backward loop needs of every step, as stacks.
+    """
+    units = h.shape[0]
 
-    _, _, h, c, outputs, record = tf.while_loop(
-        lambda t, *_: t < steps,
-        body,
-        (0, tf.cast(h, operands), h, c, array(operands), tuple(array() for _ in range(6))),
-        parallel_iterations=1,
+    def body(t: Tensor, h: Tensor, c: Tensor, outputs: Tensor, sigmoids: Tensor, tanhs: Tensor, states: Tensor) -> Any:
+        turn = []
+        for x in tf.unstack(inputs(t), turns[1]):
+            z_sigmoids, z_tanh = tf.split(preactivate(x, h), (3 * units, units))
+            sigmoid, g = tf.sigmoid(z_sigmoids), tf.tanh(z_tanh)
+            i, f, o = tf.split(sigmoid, 3)
+            sigmoids, tanhs, states = _push(sigmoids, sigmoid), _push(tanhs, g), _push(states, c)
+            c = f * c + i * g
+            h = tf.cast(o * tf.tanh(c), h.dtype)
+            turn.append(h)
+        return t + 1, h, c, outputs.write(t, tf.stack(turn)), sigmoids, tanhs, states
+
+    empty = tf.raw_ops.EmptyTensorList(element_shape=-1, max_num_elements=-1, element_dtype=tf.float32)
+    outputs = tf.TensorArray(h.dtype, turns[0], element_shape=(turns[1], *h.shape))
+    _, _, c, outputs, *record = tf.while_loop(
+        lambda t, *_: t < turns[0], body, (0, h, c, outputs, empty, empty, empty), parallel_iterations=1
     )
-    return outputs.stack(), h, c, record
+    return _stacked(outputs), c, tuple(record)
 
 
 def _backward(
-    back: Callable[[Tensor], tuple[Tensor, tuple[Tensor, ...]]],
+    back: Callable[[Tensor], tuple[Tensor, Sequence[Tensor]]],
     record: tuple[Tensor, ...],
     d_outputs: Tensor,
-    d_h: Tensor,
     d_c: Tensor,
-    c_first: Tensor,
-    operands: Any,
-    more: list[Any],
-) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, ...]]:
+    c_last: Tensor,
+    more: int,
+) -> tuple[Tensor, Tensor, Tensor, Sequence[Tensor]]:
     """The loop backwards.
 
     Args:
-        back: from a step's gradient before the gates, (B, 4H), to that of the h before it, (B, H) float32,
+        back: from a step's gradient before the gates, (4H, B), to that of the h before it, (H, B),
             and of whatever else went in.
         record: from `_forward`.
-        d_outputs: (T, B, H).
-        d_h: (B, H), of the last h alone.
-        d_c: (B, H), of the last c.
-        c_first: (B, H), the c before the first step.
-        operands: tf.float32 or tf.bfloat16.
-        more: the types of whatever else went in.
+        d_outputs: (T, H, B), as the operands of the products.
+        d_c: (H, B) float32, of the last c.
+        c_last: (H, B) float32, the last c.
+        more: how much else went in.
 
     Returns:
-        The gradients before the gates (T, B, 4H) as `operands`, of the first h and c, and of
-        whatever else went in, each (T, B, ...).
+        The gradients before the gates (T, 4H, B), of the first h and c (H, B), and of whatever else went
+        in, each (T, ..., B); as the operands of the products but for that of c.
     """
-    all_i, all_f, all_g, all_o, all_c, all_tanh_c = record
-    steps = tf.shape(d_outputs)[0]
+    (_, units, batch), operands = d_outputs.shape, d_outputs.dtype
+    turns = _in_turns(d_outputs, c_last)
 
-    def body(t: Tensor, d_h: Tensor, d_c: Tensor, all_dz: Tensor, all_more: tuple[Tensor, ...]) -> Any:
-        i, f, g, o, tanh_c = (a.read(t) for a in (all_i, all_f, all_g, all_o, all_tanh_c))
-        c_before = tf.cond(t > 0, lambda: all_c.read(t - 1), lambda: c_first)
-        d_h = d_h + tf.cast(d_outputs[t], tf.float32)
-        d_c = d_c + tf.raw_ops.TanhGrad(y=tanh_c, dy=d_h * o)
-        dz = tf.concat(
-            [
-                tf.raw_ops.SigmoidGrad(y=i, dy=d_c * g),
-                tf.raw_ops.SigmoidGrad(y=f, dy=d_c * c_before),
-                tf.raw_ops.TanhGrad(y=g, dy=d_c * i),
-                tf.raw_ops.SigmoidGrad(y=o, dy=d_h * tanh_c),
-            ],
-            axis=1,
+    def body(t: Tensor, d_h: Tensor, d_c: Tensor, c: Tensor, arrays: Any, *stacks: Tensor) -> Any:
+        sigmoids, tanhs, states = stacks
+        found: list[tuple[Tensor, ...]] = []
+        for d_output in reversed(tf.unstack(tf.cast(turns[t], tf.float32))):
+            sigmoids, sigmoid = _pop(sigmoids, (3 * units, batch))
+            tanhs, g = _pop(tanhs, (units, batch))
+            states, c_before = _pop(states, (units, batch))
+            i, f, o = tf.split(sigmoid, 3)
+            tanh_c = tf.tanh(c)
+            d_h = tf.cast(d_h, tf.float32) + d_output
+            d_c = d_c + tf.raw_ops.TanhGrad(y=tanh_c, dy=d_h * o)
+            dz = tf.concat(
+                [
+                    tf.raw_ops.SigmoidGrad(y=i, dy=d_c * g),
+                    tf.raw_ops.SigmoidGrad(y=f, dy=d_c * c_before),
+                    tf.raw_ops.SigmoidGrad(y=o, dy=d_h * tanh_c),
+                    tf.raw_ops.TanhGrad(y=g, dy=d_c * i),
+                ],
+                axis=0,
+            )
+            dz = tf.cast(dz, operands)
+            d_h, others = back(dz)
+            found.append((dz, *others))
+            d_c, c = d_c * f, c_before
+        arrays = tuple(
+            array.write(t, tf.stack(values[::-1]))
+            for array, values in zip(arrays, zip(*found, strict=True), strict=True)
         )
-        dz = tf.cast(dz, operands)
-        d_h, others = back(dz)
-        all_more = tuple(a.write(t, value) for a, value in zip(all_more, others, strict=True))
-        return t - 1, d_h, d_c * f, all_dz.write(t, dz), all_more
+        return t - 1, d_h, d_c, c, arrays, sigmoids, tanhs, states
 
-    _, d_h, d_c, all_dz, all_more = tf.while_loop(
+    arrays = tuple(tf.TensorArray(operands, turns.shape[0]) for _ in range(1 + more))
+    _, d_h, d_c, _, arrays, *_ = tf.while_loop(
         lambda t, *_: t >= 0,
         body,
-        (steps - 1, d_h, d_c, tf.TensorArray(operands, steps), tuple(tf.TensorArray(kind, steps) for kind in more)),
+        (turns.shape[0] - 1, tf.zeros_like(d_outputs[0]), d_c, c_last, arrays, *record),
         parallel_iterations=1,
     )
-    return all_dz.stack(), d_h, d_c, tuple(a.stack() for a in all_more)
+    dz, *others = map(_stacked, arrays)
+    return dz, d_h, d_c, others

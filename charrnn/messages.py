@@ -3,7 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import re
 import sys
+from collections.abc import Iterable, Iterator
+from itertools import groupby
+from operator import itemgetter
+
+import click
+
+# C0 but for tab and newline, DEL, C1, and what reorders the text around it (Unicode's bidirectional
+# embeddings, overrides and isolates). Joiners and marks, which scripts and emoji are written with, stay.
+_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
 def say(line: str) -> None:
@@ -20,9 +31,19 @@ def one_line(text: str) -> str:
 
 def show_controls(text: str) -> str:
     """A text with control characters other than newline and tab as escapes, for a terminal."""
-    return "".join(
-        c if c in "\n\t" or not (ord(c) < 0x20 or 0x7F <= ord(c) < 0xA0) else f"\\x{ord(c):02x}" for c in text
-    )
+    return _CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def highlight(pieces: Iterable[str], marks: Iterable[bool]) -> Iterator[str]:
+    """Text for a terminal, its marked pieces in red; underlined where NO_COLOR forbids colours."""
+    for marked, run in groupby(zip(pieces, marks, strict=False), itemgetter(1)):
+        text = (piece for piece, _ in run)
+        if marked and os.environ.get("NO_COLOR"):
+            yield click.style("".join(text), underline=True)
+        elif marked:
+            yield click.style("".join(text), fg="red")
+        else:
+            yield from text
 
 
 def show(character: str) -> str:

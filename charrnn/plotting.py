@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -9,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from charrnn import CharrnnError
+from charrnn.checkpoint import write_atomically
+from charrnn.messages import one_line
 from charrnn.runs import Report
 
 if TYPE_CHECKING:
@@ -31,7 +34,7 @@ def draw_loss(histories: Mapping[str, Sequence[Report]], figure: Figure) -> None
         steps = [report.step for report in reports]
         marker = "." if len(steps) < 60 else None
         # matplotlib reads $ as mathematics, and leaves out what starts with _.
-        prefix = "" if alone else f" {name}: ".replace("$", r"\$")
+        prefix = "" if alone else f" {one_line(name)}: ".replace("$", r"\$")
         training, validation = ("C0", "C1") if alone else (f"C{index}", f"C{index}")
         axes.plot(
             steps,
@@ -73,7 +76,7 @@ def draw_loss(histories: Mapping[str, Sequence[Report]], figure: Figure) -> None
         per_epoch = reports[-1].step / reports[-1].epoch
         in_epochs = axes.secondary_xaxis("top", functions=_scale(1 / per_epoch))
         in_epochs.set_xlabel("epoch")
-        axes.set_title(name, parse_math=False)
+        axes.set_title(one_line(name), parse_math=False)
 
 
 def _scale(factor: float) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
@@ -107,7 +110,9 @@ def save_loss(histories: Mapping[str, Sequence[Report]], path: Path, for_window:
         with warnings.catch_warnings():
             # A name in a script that the font lacks is drawn as boxes; the picture is good otherwise.
             warnings.filterwarnings("ignore", "Glyph .* missing")
-            figure.savefig(path, dpi=150)
+            picture = io.BytesIO()
+            figure.savefig(picture, dpi=150, format=path.suffix[1:].lower())
+        write_atomically(path, picture.getvalue())
     except OSError as error:
         raise CharrnnError(f"{path}: cannot be written: {error.strerror or error}") from None
 

@@ -6,6 +6,7 @@ import contextlib
 import csv
 import dataclasses
 import io
+import itertools
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -37,6 +38,8 @@ class NotWrittenError(CharrnnError):
     """A file of a run could not be written; what was there before still is."""
 
 
+_MAX_HISTORY = 1 << 20  # bytes; a run has some twenty validations
+_LARGEST = 1e39  # of a history's numbers; training computes in float32
 _COLUMNS = [field.name for field in dataclasses.fields(Report)]
 
 
@@ -193,11 +196,13 @@ class Run:
             CharrnnError: there is none, or it is not one.
         """
         try:
-            with open(self.history, newline="", encoding="utf-8") as file:
-                rows = csv.DictReader(file)
-                if rows.fieldnames != _COLUMNS:
-                    raise ValueError
-                return [Report(int(row["step"]), *(float(row[column]) for column in _COLUMNS[1:])) for row in rows]
+            with checkpoint.open_regular(self.history) as file:
+                data = file.read(_MAX_HISTORY + 1)
+            columns, *rows = csv.reader(io.StringIO(data.decode(), newline=""))
+            reports = [Report(int(step), *map(float, values)) for step, *values in rows]
+            if len(data) > _MAX_HISTORY or columns != _COLUMNS or not _is_history(reports):
+                raise ValueError
+            return reports
         except FileNotFoundError:
             raise CharrnnError(
                 f"{self.history}: no such file; it appears at the first validation of charrnn train"
@@ -217,6 +222,19 @@ class Run:
         except OSError as error:
             raise CharrnnError(f"{self.folder}: cannot be renamed: {error.strerror or error}") from None
         return Run(aside)
+
+
+def _is_history(reports: Sequence[Report]) -> bool:
+    """Whether a training can have made these reports: increasing steps, and numbers that can be drawn."""
+    steps = [0, *(report.step for report in reports)]
+    return (
+        all(before < after <= 1 << 53 for before, after in itertools.pairwise(steps))
+        and all(
+            1e-16 < report.epoch / report.step < 1.01  # epoch is rounded
+            and all(abs(value) < _LARGEST for value in dataclasses.astuple(report)[1:])
+            for report in reports
+        )
+    )
 
 
 def _try_lock(file: BinaryIO) -> bool:

@@ -5,11 +5,11 @@
 
 Every contender runs in a process of its own, round after round in turn, so that the machine's moods meet
 all of them. Each makes whole updates (forward, backward, clipping, Adam) with carried state on random
-characters. Prints Markdown: medians in characters per second, least and most in brackets.
+characters. Prints a table, medians with least and most in brackets, and writes it into docs/benchmarks.md.
 
-The limit is the network's arithmetic, 6 floating-point operations per weight of a recurrent layer's products
-and character (the first layer's input projection is a table), over the rate of the same products alone on
-all cores, in the faster of float32 and bfloat16.
+The limit is an update's matrix products and nothing else: of each layer and step of time one forwards and
+one backwards, of each layer one for its weights' gradient, and the softmax layer's three; in parts of the
+batch on a core each, in the faster of float32 and bfloat16, as charrnn lays them out.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
@@ -33,6 +34,8 @@ SHAPES = {  # layers, units: batch size, sequence length
     (2, 512): (64, 128),
     (3, 512): (64, 128),
 }
+RESULTS = Path(__file__).parent.parent / "docs" / "benchmarks.md"
+START, END = "<!-- what the script wrote -->", "<!-- its end -->"
 CONTENDERS = ("charrnn, float32", "charrnn, auto", "Keras fit", "PyTorch float32", "PyTorch bfloat16", "limit")
 
 
@@ -142,31 +145,57 @@ def run_torch(layers: int, units: int, batch: int, length: int, bfloat16: bool, 
 
 
 def run_limit(layers: int, units: int, batch: int, length: int, seconds: float) -> dict[str, Any]:
-    """The products of the loop over time alone, in parts side by side, a thread each."""
+    """The matrix products of an update alone, in parts side by side, a thread each."""
     from charrnn.backend import choose_device, tf
 
     cores = choose_device("cpu").cores
     tf.config.threading.set_inter_op_parallelism_threads(cores)
     tf.config.threading.set_intra_op_parallelism_threads(1)
-    best, detail = 0.0, ""
+    columns = batch // cores
+    widths = [units] + [2 * units] * (layers - 1)  # of what a layer's kernels multiply; the first has a table
+    results = []
     for dtype in (tf.float32, tf.bfloat16):
-        h = [tf.cast(tf.random.normal((batch // cores, units)), dtype) for _ in range(cores)]
-        weights = tf.cast(tf.random.normal((units, 4 * units)), dtype)
+
+        def random(*shape: int, dtype: Any = dtype) -> Any:
+            return tf.cast(tf.random.normal(shape, stddev=0.01), dtype)
+
+        kernels = [(random(4 * units, width), random(width, 4 * units)) for width in widths]
+
+        def loop(kernel: Any, other: Any) -> Any:
+            """As many products as steps of time, each with what came from the one before."""
+            rows, width = kernel.shape
+
+            def body(t: Any, x: Any) -> Any:
+                z = tf.matmul(kernel, x)
+                return t + 1, z[:width] if rows >= width else tf.concat([z] * (width // rows), axis=0)
+
+            return tf.while_loop(lambda t, _: t < length, body, (0, other), parallel_iterations=1)[1]
 
         @tf.function
-        def products(h: list[Any], weights: Any, dtype: Any = dtype) -> list[Any]:
-            def body(t: Any, h: Any) -> Any:
-                z = tf.matmul(h, weights)
-                return t + 1, z[:, :units] * tf.constant(1e-3, dtype)
+        def update(parts: Any, kernels: Any = kernels, loop: Any = loop) -> list[Any]:
+            found = []
+            for columns_of, dz, inputs, outputs, softmax, d_logits in parts:
+                for (forwards, backwards), x in zip(kernels, inputs, strict=True):
+                    found += [loop(forwards, x[:, :columns_of]), loop(backwards, dz[:, :columns_of])]
+                    found.append(tf.matmul(x, dz, transpose_b=True))
+                found.append(tf.matmul(tf.cast(outputs, tf.float32), tf.cast(softmax, tf.float32), transpose_a=True))
+                found.append(tf.matmul(softmax, d_logits, transpose_b=True))
+                found.append(tf.matmul(outputs, d_logits))
+            return found
 
-            return [tf.while_loop(lambda t, _: t < 50, body, (0, part), parallel_iterations=1)[1] for part in h]
-
-        rate = measure(lambda h=h, w=weights, f=products: f(h, w), 50 * (batch // cores) * cores, seconds / 2)
-        flops = rate * 2 * units * 4 * units
-        if flops > best:
-            best, detail = flops, f"{dtype.name}, {flops / 1e9:.0f} GFLOP/s"
-    weights_per_character = 4 * units * units * (2 * layers - 1) + units * VOCABULARY
-    return {"speed": best / (6 * weights_per_character), "memory": 0.0, "detail": detail}
+        rows = length * columns
+        parts = [
+            (
+                columns, random(4 * units, rows), [random(width, rows) for width in widths],
+                random(units, rows), random(units, VOCABULARY), random(rows, VOCABULARY),
+            )
+            for _ in range(cores)
+        ]  # fmt: skip
+        speed = measure(lambda f=update, p=parts: f(p)[-1].numpy(), rows * cores, seconds / 2)
+        flops = 6 * (sum(4 * units * width for width in widths) + units * VOCABULARY) * speed
+        results.append((speed, f"{dtype.name}, {flops / 1e9:.0f} GFLOP/s"))
+    best, detail = max(results)
+    return {"speed": best, "memory": 0.0, "detail": detail}
 
 
 def run(contender: str, layers: int, units: int, seconds: float) -> dict[str, Any]:
@@ -192,15 +221,19 @@ def run(contender: str, layers: int, units: int, seconds: float) -> dict[str, An
 @click.option("--seconds", default=4.0, show_default=True, help="Of updates in each measurement.")
 @click.option("--one", nargs=3, type=(str, int, int), hidden=True)  # contender, layers, units: in this process
 def main(rounds: int, seconds: float, one: tuple[str, int, int] | None) -> None:
-    """Measure and print."""
+    """Measure, print and write."""
     if one is not None:
         print(json.dumps(run(*one, seconds)))
         return
     from _machine import machine
 
-    print(f"{machine()}; medians of {rounds}, least and most in brackets\n")
-    print("| layers x units, B, T | contender | chars/s | of the limit | charrnn auto is | peak memory, MB | |")
-    print("|---|---|---|---|---|---|---|")
+    lines = [
+        f"{machine()}; medians of {rounds}, least and most in brackets",
+        "",
+        "| layers x units, B, T | contender | chars/s | of the limit | charrnn auto is | peak memory, MB | |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    print("\n".join(lines), flush=True)
     for (layers, units), (batch, length) in SHAPES.items():
         results: dict[str, list[dict[str, Any]]] = {contender: [] for contender in CONTENDERS}
         for _ in range(rounds):
@@ -216,13 +249,16 @@ def main(rounds: int, seconds: float, one: tuple[str, int, int] | None) -> None:
         medians = {name: statistics.median(values) for name, values in speeds.items()}
         for name, values in speeds.items():
             memory = statistics.median(entry["memory"] for entry in results[name])
-            print(
+            lines.append(
                 f"| {layers}x{units}, {batch}, {length} | {name} "
                 f"| {medians[name]:,.0f} ({min(values):,.0f} to {max(values):,.0f}) "
                 f"| {medians[name] / medians['limit']:.0%} | {medians['charrnn, auto'] / medians[name]:.2f} times "
-                f"| {memory:,.0f} | {results[name][0]['detail']} |",
-                flush=True,
+                f"| {f'{memory:,.0f}' if name != 'limit' else ''} | {results[name][0]['detail']} |"
             )
+            print(lines[-1], flush=True)
+    before, _, rest = RESULTS.read_text(encoding="utf-8").partition(START)
+    _, _, after = rest.partition(END)
+    RESULTS.write_text(f"{before}{START}\n{chr(10).join(lines)}\n{END}{after}", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -11,11 +11,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from charrnn.runs import Run
 
 PROJECT = Path(__file__).parent.parent
 CORPORA = PROJECT.parent / "shared" / "corpora"
+
+settings.register_profile("short", max_examples=200, deadline=None)
+settings.register_profile("long", max_examples=10_000, deadline=None)
+settings.load_profile("short")  # the other one: python -m pytest --hypothesis-profile long
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -44,6 +49,23 @@ def run_charrnn(*args: object, cwd: Path, input: str | None = None, **env: str) 
         timeout=300,
         check=False,
     )
+
+
+def on_terminal(folder: Path, *args: str, **env: str) -> tuple[str, int]:
+    """Run the command in a terminal, and return all that it wrote and its exit code."""
+    pexpect = pytest.importorskip("pexpect", reason="a terminal to drive needs Unix")
+    child = pexpect.spawn(
+        sys.executable,
+        ["-m", "charrnn", *args],
+        cwd=str(folder),
+        env=environment() | {"TERM": "xterm-256color"} | env,
+        dimensions=(24, 100),
+        encoding="utf-8",
+        timeout=120,
+    )
+    output: str = child.read()
+    child.close()
+    return output, child.exitstatus
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +32,7 @@ SETTINGS = Settings(
     vocabulary="text", encoding="utf-8", errors="strict", embedding=4, units=6, layers=2, cell="lstm", dropout=0.1,
     batch_size=3, seq_length=8, learning_rate=0.005, epochs=2, minutes=None, seed=7, precision="auto",
 )  # fmt: skip
-PROGRESS = Progress(100, 10, "float32", 2, 37, 30, 1.25, 4.5, 7, None, 2, "c0ffee")
+PROGRESS = Progress(100, 10, "float32", 2, 37, 30, 1.25, 4.5, 7, None, 2, "c0ffee" + "0" * 10)
 
 
 def make(
@@ -46,7 +47,7 @@ def make(
         {name: random.normal(size=shape).astype(np.float32) for name, shape in group.items()} for group in shapes
     )
     return Checkpoint(
-        settings, vocabulary, CorpusIdentity("c0ffee", 1234), PROGRESS, weights, training if resumable else {}
+        settings, vocabulary, CorpusIdentity("c0ffee00" * 8, 1234), PROGRESS, weights, training if resumable else {}
     )
 
 
@@ -72,11 +73,13 @@ def test_equal_checkpoints_give_equal_bytes() -> None:
     assert to_bytes(make()) == GOOD
 
 
-def test_the_safetensors_library_reads_it() -> None:
+def test_the_safetensors_library_reads_it_and_writes_the_same_bytes() -> None:
     tensors = safetensors_load(GOOD)
     expected = make()
     assert tensors.keys() == {*expected.weights, *expected.training}
     assert (tensors["embedding"] == expected.weights["embedding"]).all()
+    header = json.loads(GOOD[8 : 8 + int.from_bytes(GOOD[:8], "little")])
+    assert safetensors_save(tensors, header["__metadata__"]) == GOOD
 
 
 def test_every_flipped_byte_is_refused() -> None:
@@ -93,7 +96,7 @@ def test_every_truncation_is_refused() -> None:
             from_bytes(GOOD[:length])
     with pytest.raises(ValueError, match="truncated"):
         from_bytes(GOOD[:-1])
-    with pytest.raises(ValueError, match="gaps"):
+    with pytest.raises(ValueError, match="more in the file"):
         from_bytes(GOOD + b"\0")
 
 
@@ -113,6 +116,43 @@ def forged(change: dict[str, object] | None = None, **tensors: np.ndarray) -> by
     return data.replace(b"0" * 64, hashlib.sha256(data).hexdigest().encode(), 1)
 
 
+def rewritten(old: bytes, new: bytes) -> bytes:
+    """The good file with a piece of its header put in another way, and a checksum that is right."""
+    import hashlib
+
+    size = int.from_bytes(GOOD[:8], "little")
+    header = GOOD[8 : 8 + size]
+    assert old in header
+    header = re.sub(rb"[0-9a-f]{64}", b"0" * 64, header.replace(old, new, 1), count=1)
+    data = len(header).to_bytes(8, "little") + header + GOOD[8 + size :]
+    return data.replace(b"0" * 64, hashlib.sha256(data).hexdigest().encode(), 1)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b'"shape":[8,4]', b'"shape":[8.0,4]'),
+        (b'"shape":[8,4]', b'"shape":[4,8]'),
+        (b'"dtype":"F32"', b'"dtype":"I32"'),
+        (b'"dtype":"F32"', b'"dtype":"F32","dtype":"F32"'),
+        (b'"softmax.bias":', b'"softmax.bias":0,"softmax.bias":'),
+        (b'"softmax.bias"', b'"softmax.bia\\u0073"'),
+        (b'{"__metadata__":', b'{ "__metadata__":'),
+        (b'\\"step\\": 37', b'\\"step\\": 37, \\"step\\": 37'),
+        (b'\\"step\\": 37', b'\\"step\\":  37'),
+        (b'\\"dropout\\": 0.1', b'\\"dropout\\": 1e-1'),
+        (b'\\"dropout\\": 0.1', b'\\"dropout\\": 1e-999'),
+        (b'\\"dropout\\": 0.1', b'\\"dropout\\": NaN'),
+        (b'\\"best_loss\\": 1.25', b'\\"best_loss\\": 1e999'),
+        (b'\\"units\\": 6', b'\\"units\\": ' + b"6" * 5000),
+    ],
+)
+def test_a_configuration_has_one_header_and_any_other_is_refused(old: bytes, new: bytes) -> None:
+    with pytest.raises(ValueError, match="damaged"):
+        from_bytes(rewritten(old, new))
+    assert from_bytes(rewritten(old, old)).progress == PROGRESS
+
+
 def test_a_forgers_checksum_is_no_obstacle_by_itself() -> None:
     assert from_bytes(forged()).progress == PROGRESS
 
@@ -122,21 +162,34 @@ def test_a_forgers_checksum_is_no_obstacle_by_itself() -> None:
     [
         ({"format": 2}, "format 2; this charrnn reads format 1"),
         ({"settings.units": 10**9}, "units is 1000000000"),
-        ({"settings.units": 7}, "has shape"),
+        ({"settings.units": 65537}, "units is 65537"),
+        ({"settings.units": 7}, "not the one that follows"),
         ({"settings.units": -6}, "units is -6"),
         ({"settings.units": 6.0}, r"units is 6\.0"),
         ({"settings.units": True}, "units is True"),
-        ({"settings.layers": 3}, "missing or unknown"),
+        ({"settings.units": 10**4000}, r"units is 1000\d*\.\.\.\d*$"),
+        ({"settings.units": "6" * 10**6}, r"units is '6*\.\.\.6*'$"),
+        ({"settings.layers": 3}, "not the one that follows"),
+        ({"settings.layers": 101}, "layers is 101"),
+        ({"settings.encoding": "../x"}, "encoding is"),
+        ({"settings.errors": "ignore"}, "errors is"),
+        ({"settings.seed": 2**32}, "seed is"),
         ({"settings.cell": "transformer"}, "cell is"),
         ({"settings.dropout": 1.0}, "dropout is"),
         ({"settings.minutes": 1.0}, "contradict"),
         ({"settings.flavour": "odd"}, "unknown or missing keys in settings"),
         ({"surprise": 1}, "unknown or missing keys in the configuration"),
         ({"progress.step": 101}, "step is 101"),
+        ({"progress.total_steps": 2**53 + 1}, "total_steps is"),
+        ({"progress.loss_count": -1}, "loss_count is -1"),
+        ({"progress.parts": 4}, "parts is 4"),
+        ({"corpus.sha256": "C0" * 32}, "sha256 is"),
+        ({"format": True}, "no number"),
         ({"progress.best_loss": None}, "contradict"),
         ({"characters": "aab\\\u00e9漢\U0001f600\n"}, "stands twice"),
         ({"characters": ""}, "no characters"),
         ({"characters": "a\ud800"}, "half a character"),
+        ({"characters": ["a", "b"]}, "no characters"),
         ({"settings.vocabulary": "ascii"}, "fixed vocabulary"),
     ],
 )
@@ -149,9 +202,9 @@ def test_a_forged_configuration_is_refused(change: dict[str, object], message: s
     ("tensors", "message"),
     [
         ({"embedding": np.full((8, 4), np.nan, np.float32)}, "not finite"),
-        ({"embedding": np.zeros((4, 8), np.float32)}, "has shape"),
-        ({"embedding": np.zeros((8, 4), np.float64)}, "not F32"),
-        ({"extra": np.zeros(1, np.float32)}, "missing or unknown"),
+        ({"embedding": np.zeros((4, 8), np.float32)}, "not the one that follows"),
+        ({"embedding": np.zeros((8, 4), np.float64)}, "not the one that follows"),
+        ({"extra": np.zeros(1, np.float32)}, "not the one that follows"),
     ],
 )
 def test_forged_tensors_are_refused(tensors: dict[str, np.ndarray], message: str) -> None:
@@ -169,8 +222,9 @@ def test_forged_tensors_are_refused(tensors: dict[str, np.ndarray], message: str
         ((2**63).to_bytes(8, "little") + b"{}", "header"),
         ((10**6).to_bytes(8, "little") + b"{}", "truncated"),
         ((100_000).to_bytes(8, "little") + b"{" + b'"a":{' * 19_999 + bytes(10_000), "not JSON"),
-        ((13).to_bytes(8, "little") + b'{"a":1,"a":1}', "stands twice"),
-        ((9).to_bytes(8, "little") + b'{"a":NaN}', "NaN"),
+        ((100_000).to_bytes(8, "little") + b"{" + b"[]," * 40_000, "too much"),
+        ((0).to_bytes(8, "little") + b"{}", "length"),
+        ((9).to_bytes(8, "little") + b'{"a":NaN}', "not one that charrnn"),
         (safetensors_save({"a": np.zeros(1)}), "not one that charrnn"),
     ],
 )
@@ -181,9 +235,21 @@ def test_other_files_are_refused(data: bytes, message: str) -> None:
 
 def test_what_is_no_file_is_refused_at_once(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
-    for path in (tmp_path / "fifo", tmp_path, Path("/dev/zero"), tmp_path / "absent"):
+    (tmp_path / "loop").symlink_to("loop")
+    for path in (tmp_path / "fifo", tmp_path, Path("/dev/zero"), tmp_path / "absent", tmp_path / "loop"):
         with pytest.raises(CharrnnError):
             load(path)
+
+
+@pytest.mark.parametrize(
+    "head", [b"", (0).to_bytes(8, "little") + b"{", GOOD[: 8 + int.from_bytes(GOOD[:8], "little")]]
+)
+def test_a_huge_file_is_refused_unread(tmp_path: Path, head: bytes) -> None:
+    path = tmp_path / "sparse.safetensors"
+    path.write_bytes(head)
+    os.truncate(path, 1 << 40)  # which no memory holds
+    with pytest.raises(CharrnnError, match=r"not a charrnn checkpoint|more in the file"):
+        load(path)
 
 
 def test_a_failed_write_keeps_the_old_file_and_leaves_nothing_behind(

@@ -28,8 +28,9 @@ def imported_by(folder: Path, *args: str) -> set[str]:
         "main()\n"
     )
     result = subprocess.run(
-        [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, env=environment(), check=False
-    )
+        [sys.executable, "-c", code],
+        cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, env=environment(), check=False,
+    )  # fmt: skip
     [line] = [line for line in result.stderr.splitlines() if line.startswith("MODULES")]
     return set(line.split()[1:])
 
@@ -41,10 +42,13 @@ def imported_by(folder: Path, *args: str) -> set[str]:
         (("--version",), ()),
         (("train", "--help"), ()),
         (("sample", "--length", "5"), ("numpy",)),
+        (("sample", "--length", "5", "--interactive"), ("numpy",)),
+        (("sample", "--length", "5", "--against", "small.txt"), ("numpy",)),
         (("sample", "--checkpoint", "absent"), ("numpy",)),
         (("train", "absent.txt"), ("numpy",)),
         (("train", "small.txt"), ("numpy",)),  # finished: nothing to do
         (("plot-loss", "--out", "absent/x.png"), ("numpy", "matplotlib")),
+        (("corpus", "--list"), ()),
     ],
 )
 def test_light_commands_stay_light(trained: Path, args: tuple[str, ...], allowed: tuple[str, ...]) -> None:
@@ -77,7 +81,9 @@ def test_the_shell_completes_commands_options_runs_and_files(trained: Path, line
     assert offers in [part for found in result.stdout.split() for part in found.split(",")], result
 
 
-@pytest.mark.parametrize("args", [("--help",), ("train", "--help"), ("sample", "-h"), ("plot-loss", "--help")])
+@pytest.mark.parametrize(
+    "args", [("--help",), ("train", "--help"), ("sample", "-h"), ("plot-loss", "--help"), ("corpus", "-h")]
+)
 def test_every_command_has_help(charrnn: Command, args: tuple[str, ...]) -> None:
     result = charrnn(*args)
     assert result.returncode == 0
@@ -179,6 +185,8 @@ WRONG_CALLS = [
     (["sample", "--temprature", "1"], 2, "--temperature"),
     (["plot-loss"], 1, "/checkpoints yet: train one with charrnn train FILE"),
     (["plot-los"], 2, "plot-los"),
+    (["corpus"], 2, "shakespeare or python"),
+    (["corpus", "shakespere"], 2, "'shakespeare', 'python'"),
 ]
 
 

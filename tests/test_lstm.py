@@ -94,9 +94,9 @@ def test_gradients_are_finite_differences(over_ids: bool) -> None:
     layer = FastLSTM(3)
     layer.build((None, None, 4))
     recurrent_kernel = random.normal(0, 0.5, (3, 12)).astype(np.float32)
-    inputs = random.normal(0, 0.5, (5, 12) if over_ids else (6, 2, 4)).astype(np.float32)  # a table, or vectors
+    inputs = random.normal(0, 0.5, (5, 12) if over_ids else (6, 4, 2)).astype(np.float32)  # a table, or vectors
     state = random.normal(0, 0.5, (2, 2, 3)).astype(np.float32)
-    weigh = random.normal(size=(6, 2, 3))
+    weigh = random.normal(size=(6, 3, 2))
     ids = tf.constant(random.integers(0, 5, (6, 2)), tf.int32)
 
     def loss(inputs: Any, recurrent_kernel: Any, state: Any) -> Any:

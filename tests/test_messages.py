@@ -12,6 +12,9 @@ from charrnn.messages import one_line, plural, show, show_controls
 
 def test_control_characters_are_shown_as_escapes() -> None:
     assert show_controls("a\x1b[31m\tb\n\x07\x9b\x7f") == "a\\x1b[31m\tb\n\\x07\\x9b\\x7f"
+    assert show_controls("a\r\u202eb\u2066c") == "a\\r\\u202eb\\u2066c"
+    for text in ("\U0001f469\u200d\U0001f467", "\u05d0\u200f\u05d1", "e\u0301", "\ufeff", "\u4e00"):
+        assert show_controls(text) == text
     assert one_line("a\nb\x1b c\udc80é漢") == "a\\nb\\x1b c\\udc80é漢"
 
 

@@ -53,6 +53,15 @@ def test_the_command_writes_the_picture_and_prints_its_path(
     assert (tmp_path / path).read_bytes().startswith(magic)
 
 
+def test_a_link_in_the_pictures_place_is_replaced_not_followed(trained: Path, charrnn: Command, tmp_path: Path) -> None:
+    shutil.copytree(trained / "checkpoints", tmp_path / "checkpoints")
+    (tmp_path / "mine.txt").write_text("keep this")
+    (tmp_path / "checkpoints" / "small" / "loss.png").symlink_to(tmp_path / "mine.txt")
+    assert charrnn("plot-loss").returncode == 0
+    assert (tmp_path / "mine.txt").read_text() == "keep this"
+    assert (tmp_path / "checkpoints" / "small" / "loss.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_several_runs_go_into_one_picture(trained: Path, charrnn: Command, tmp_path: Path) -> None:
     for name in ("checkpoints/a", "checkpoints/b", "elsewhere/a"):
         shutil.copytree(trained / "checkpoints" / "small", tmp_path / name)

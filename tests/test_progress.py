@@ -7,25 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import SMALL, Command, environment
-
-pexpect = pytest.importorskip("pexpect", reason="a terminal to drive needs Unix")
-
-
-def on_terminal(folder: Path, *args: str, **env: str) -> tuple[str, int]:
-    """Run the command in a terminal, and return all that it wrote and its exit code."""
-    child = pexpect.spawn(
-        sys.executable,
-        ["-m", "charrnn", *args],
-        cwd=str(folder),
-        env=environment() | {"TERM": "xterm-256color"} | env,
-        dimensions=(24, 100),
-        encoding="utf-8",
-        timeout=120,
-    )
-    output: str = child.read()
-    child.close()
-    return output, child.exitstatus
+from conftest import SMALL, Command, environment, on_terminal
 
 
 @pytest.fixture
@@ -55,6 +37,7 @@ def test_no_color_is_heeded(folder: Path) -> None:
 def test_a_terminal_made_narrow_while_training_and_the_c_locale_are_no_trouble(tmp_path: Path) -> None:
     """The live line is drawn anew, and never wider than the terminal, where a wrapped one could not be taken away."""
     (tmp_path / "small.txt").write_text("Élève à l'école, où l'été naît déjà. " * 600, encoding="utf-8")
+    pexpect = pytest.importorskip("pexpect", reason="a terminal to drive needs Unix")
     child = pexpect.spawn(
         sys.executable,
         ["-m", "charrnn", "train", "small.txt", *SMALL, "--epochs", "12", "--learning-rate", "0.02"],

@@ -31,10 +31,40 @@ def test_history_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert run.read_history() == REPORTS
 
 
-@pytest.mark.parametrize("text", ["step,epoch\n1,2\n", "step\nx\n", "\x00\x01", "step,epoch,train_loss\n1,2\n"])
+COLUMNS = "step,epoch,train_loss,val_loss,learning_rate,seconds,chars_per_second\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "step,epoch\n1,2\n", "step\nx\n", "\x00\x01", "step,epoch,train_loss\n1,2\n"),
+        COLUMNS + "10,0.5,2.5,2.4,0.005,1.25\n",
+        COLUMNS + "10,0.5,2.5,2.4,0.005,1.25,1000,1\n",
+        COLUMNS + "10,0.5,nan,2.4,0.005,1.25,1000\n",
+        COLUMNS + "10,0.5,2.5,1e999,0.005,1.25,1000\n",
+        COLUMNS + "10,0,2.5,2.4,0.005,1.25,1000\n",
+        COLUMNS + "10,1e-300,2.5,2.4,0.005,1.25,1000\n",
+        COLUMNS + "0,0.5,2.5,2.4,0.005,1.25,1000\n",
+        COLUMNS + "9" * 5000 + ",0.5,2.5,2.4,0.005,1.25,1000\n",
+        COLUMNS + "10,0.5,2.5,2.4,0.005,1.25,1000\n" * 2,
+        COLUMNS + "".join(f"{step},{step},1,1,1,1,1\n" for step in range(1, 100_000)),
+    ],
+)
 def test_a_damaged_history_is_said(tmp_path: Path, text: str) -> None:
     run = make(tmp_path, "a", 0)
     run.history.write_text(text)
+    with pytest.raises(CharrnnError, match="damaged, or not a training history"):
+        run.read_history()
+
+
+def test_a_history_that_is_no_file_is_neither_waited_for_nor_read(tmp_path: Path) -> None:
+    run = make(tmp_path, "a", 0)
+    os.mkfifo(run.history)
+    with pytest.raises(CharrnnError, match="Not a regular file"):
+        run.read_history()
+    run.history.unlink()
+    run.history.write_bytes(b"")
+    os.truncate(run.history, 1 << 40)  # which no memory holds
     with pytest.raises(CharrnnError, match="damaged, or not a training history"):
         run.read_history()
 

@@ -30,6 +30,13 @@ def test_decode_after_encode_gives_the_text_back(text: str) -> None:
     assert "".join(vocabulary.decode(vocabulary.encode(text))) == text
 
 
+@given(st.text(st.characters(exclude_categories=["Cs"])))
+def test_decode_after_encode_gives_what_ascii_knows_back(text: str) -> None:
+    vocabulary = Vocabulary.ascii()
+    known = "".join(c if c in vocabulary else "\ufffd" for c in text)
+    assert "".join(vocabulary.decode(vocabulary.encode(text))) == known
+
+
 def test_encode_refuses_a_stranger_where_there_is_no_unknown_symbol() -> None:
     with pytest.raises(KeyError, match="z"):
         Vocabulary("text", "abc").encode("abz")
