@@ -7,11 +7,16 @@ import come before any logging setting counts.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
+import platform
 import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
 
 from charrnn import CharrnnError
 from charrnn.messages import plural
@@ -54,7 +59,7 @@ except ImportError as error:
         "python -m pip install --force-reinstall tensorflow keras"
     ) from error
 
-__all__ = ["Device", "choose_device", "keras", "tf"]
+__all__ = ["Device", "arithmetic", "choose_device", "keras", "tf"]
 
 
 @dataclass(frozen=True)
@@ -89,3 +94,26 @@ def choose_device(wanted: str | None) -> Device:
         tf.config.experimental.set_memory_growth(gpu, True)
     details = tf.config.experimental.get_device_details(_GPUS[0])
     return Device(f"the GPU ({details.get('device_name', _GPUS[0].name)})", True, cores)
+
+
+_PROCESSOR = {
+    *("vendor_id", "cpu family", "model", "model name", "stepping", "cache size", "flags"),  # x86
+    *("CPU implementer", "CPU architecture", "CPU variant", "CPU part", "CPU revision", "Features"),  # ARM
+}
+"""What Linux says of a processor that its instructions and the order of long sums depend on."""
+
+
+def arithmetic(device: Device) -> str:
+    """A short digest of what decides, beside the number of threads, how results are rounded.
+
+    That is the processor, the libraries that compute, and the setting that chooses between
+    TensorFlow's two sets of CPU kernels.
+    """
+    parts = [platform.machine(), tf.__version__, keras.__version__, np.__version__]
+    parts += [os.environ.get("TF_ENABLE_ONEDNN_OPTS", ""), device.name if device.gpu else "cpu"]
+    try:
+        first = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").split("\n\n")[0]
+        parts += [line for line in first.splitlines() if line.partition(":")[0].strip() in _PROCESSOR]
+    except OSError:  # not Linux
+        parts.append(platform.processor())
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]

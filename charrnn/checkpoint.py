@@ -76,6 +76,8 @@ class Progress:
     loss_sum: float  # of the training loss over the steps since the last report
     loss_count: int  # those steps
     final_loss: float | None  # of the best weights over the whole validation part, once done
+    threads: int  # that computed the last step
+    arithmetic: str  # that computed it: a digest of what else its rounding depends on
 
     @property
     def finished(self) -> bool:
@@ -152,16 +154,21 @@ def write_atomically(path: Path, data: bytes) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):  # what made it fail is the error; `Run.prepare` clears away what is left
             temporary.unlink()
         raise
-    # To make the renaming durable too. Windows cannot open a folder, some network file systems not sync it.
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make what was made, renamed or removed in a folder outlast a power cut, where that can be done."""
+    # Windows cannot open a folder, some network file systems not sync it.
     with contextlib.suppress(OSError):
-        folder = os.open(path.parent, os.O_RDONLY)
+        descriptor = os.open(folder, os.O_RDONLY)
         try:
-            os.fsync(folder)
+            os.fsync(descriptor)
         finally:
-            os.close(folder)
+            os.close(descriptor)
 
 
 def to_bytes(checkpoint: Checkpoint) -> bytes:
@@ -406,6 +413,8 @@ def _check(settings: Settings, progress: Progress, corpus: CorpusIdentity) -> No
     check(progress, "precision", progress.precision in PRECISIONS[1:])
     check(progress, "parts", 1 <= progress.parts <= settings.batch_size)
     check(progress, "best_step", progress.best_step is None or progress.best_step <= progress.step)
+    check(progress, "threads", progress.threads >= 1)
+    check(progress, "arithmetic", re.fullmatch("[0-9a-f]{16}", progress.arithmetic) is not None)
     check(corpus, "sha256", re.fullmatch("[0-9a-f]{64}", corpus.sha256) is not None)
     _expect((settings.epochs is None) != (settings.minutes is None), "epochs and minutes contradict")
     _expect((progress.best_step is None) == (progress.best_loss is None), "best step and loss contradict")

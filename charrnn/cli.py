@@ -146,10 +146,22 @@ def cli() -> None:
     help="Of the factors of an LSTM's matrix products on a CPU; sums are float32.  [default: auto, the faster]",
 )
 @click.option("--device", type=click.Choice(["cpu", "gpu"]), help="Where to train.  [default: a GPU if there is one]")
+@click.option(
+    "--save-every",
+    type=_FiniteRange(min=0),
+    metavar="SECONDS",
+    help="Save this often, and after a validation where that costs little.  [default: 60]",
+)
 @_folder_option
 @_debug_option
 def train(
-    files: tuple[str, ...], name: str | None, fresh: bool, device: str | None, folder: str, **options: Any
+    files: tuple[str, ...],
+    name: str | None,
+    fresh: bool,
+    device: str | None,
+    save_every: float | None,
+    folder: str,
+    **options: Any,
 ) -> None:
     """Train a model on text files (joined in this order; - is standard input).
 
@@ -161,7 +173,7 @@ def train(
     if options["epochs"] is not None and options["minutes"] is not None:
         raise click.UsageError("--epochs and --minutes exclude each other: give one of them.")
     given = {option: value for option, value in options.items() if value is not None}
-    job = plan_training(files, given, name, folder, fresh, device, say)
+    job = plan_training(files, given, name, folder, fresh, device, save_every, say)
     if isinstance(job, str):
         say(job)
         return
@@ -169,14 +181,18 @@ def train(
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     with _waiting_for("loading TensorFlow"):
         from charrnn.progress import choose_display
-        from charrnn.training import Stopped, train
+        from charrnn.stopping import Stopped
+        from charrnn.training import train
     try:
-        train(job, device, choose_display())
+        train(job, device, save_every, choose_display())
     except Stopped as stopped:
-        say(
-            f"stopped at step {stopped.progress.step:,} of {stopped.progress.total_steps:,} and saved; "
-            f"continue with: {job.command}"
-        )
+        if stopped.progress is None:
+            say("stopped before the first step: nothing is saved yet, the same command starts anew")
+        else:
+            say(
+                f"stopped at step {stopped.progress.step:,} of {stopped.progress.total_steps:,} and saved; "
+                f"continue with: {job.command}"
+            )
         raise click.exceptions.Exit(128 + stopped.signal) from None
     say(f"sample from it with: {job.sample_command}")
 
@@ -413,8 +429,18 @@ def corpus(name: str | None) -> None:
     say(f"train on it with: charrnn train {path}")
 
 
+def _fill_closed_descriptors() -> None:
+    """Let no file that is opened take the place of a closed stdin, stdout or stderr, which libraries write to."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+
+
 def main() -> None:
     """Run the command line; every way it ends has its exit code."""
+    _fill_closed_descriptors()
     state = SimpleNamespace(debug=False)
     try:
         sys.exit(cli.main(standalone_mode=False, obj=state, prog_name="charrnn"))

@@ -12,9 +12,9 @@ _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]"
 
 
 def say(line: str) -> None:
-    """Write one line to stderr, if there is one and somebody reads it."""
+    """Write one line to stderr, if there is one and it can be written to: nothing waits for its reader or its disk."""
     if sys.stderr is not None:
-        with contextlib.suppress(BrokenPipeError):
+        with contextlib.suppress(OSError):
             print(one_line(line), file=sys.stderr, flush=True)
 
 

@@ -131,6 +131,7 @@ def plan_training(
     folder: str,
     fresh: bool,
     device: str | None,
+    save_every: float | None,
     note: Note,
 ) -> Job | str:
     """Decide what `charrnn train` does.
@@ -142,6 +143,7 @@ def plan_training(
         folder: where runs are kept.
         fresh: start over even if there is a run of that name.
         device: `cpu` or `gpu` if it was given.
+        save_every: seconds between checkpoints if they were given.
         note: told, a line each, what was read and chosen.
 
     Returns:
@@ -188,7 +190,7 @@ def plan_training(
             )
     for line in notes:
         note(line)
-    return Job(run, corpus, settings, resume, fresh, *_commands(files, run.name, folder, device))
+    return Job(run, corpus, settings, resume, fresh, *_commands(files, run.name, folder, device, save_every))
 
 
 def load_last(run: Run) -> Checkpoint | None:
@@ -235,10 +237,14 @@ def _default_name(files: Sequence[str]) -> str:
     return Path(files[0]).stem.lstrip(".-")
 
 
-def _commands(files: Sequence[str], name: str, folder: str, device: str | None) -> tuple[str, str]:
+def _commands(
+    files: Sequence[str], name: str, folder: str, device: str | None, save_every: float | None
+) -> tuple[str, str]:
     where = [] if folder == os.environ.get(FOLDER_VARIABLE, DEFAULT_FOLDER) else ["--checkpoints-dir", folder]
     options = [] if files[0] != "-" and name == _default_name(files) else ["--name", name]
-    options += where if device is None else [*where, "--device", device]
+    options += where
+    options += [] if device is None else ["--device", device]
+    options += [] if save_every is None else ["--save-every", f"{save_every:g}"]
     separator = ["--"] if any(file.startswith("-") and file != "-" for file in files) else []
     return (
         shlex.join(["charrnn", "train", *options, *separator, *files]),

@@ -7,6 +7,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterator
+from typing import Any, TextIO, cast
 
 from charrnn.checkpoint import Progress
 from charrnn.messages import one_line, say, show_controls
@@ -66,6 +67,25 @@ class ProgressDisplay:
         )
 
 
+class _Terminal:
+    """stderr, whose lines are lost where it is a terminal that is gone: training outlives it."""
+
+    def __init__(self) -> None:
+        self._file = sys.stderr  # which the live line stands in for while it is shown
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError):
+            self._file.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            self._file.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+
 class LiveDisplay(ProgressDisplay):
     """A live line at the bottom of a terminal, reports and samples scrolling above it."""
 
@@ -75,7 +95,7 @@ class LiveDisplay(ProgressDisplay):
         super().__init__()
         from rich.console import Console  # 0.1 s: only where it is used
 
-        self._console = Console(stderr=True, highlight=False)
+        self._console = Console(file=cast(TextIO, _Terminal()), highlight=False)
 
     def note(self, line: str) -> None:
         """Say something, above the live line."""
@@ -97,7 +117,8 @@ class LiveDisplay(ProgressDisplay):
         self._shown = 0.0
         self._bar = Bar(
             TimeRemainingColumn(compact=True, table_column=Column(no_wrap=True, min_width=5)),
-            TextColumn("left {task.description}", table_column=Column(no_wrap=True)),
+            # Cropped: the ellipsis that it would else end in takes six columns where the locale is C.
+            TextColumn("left {task.description}", table_column=Column(no_wrap=True, overflow="crop")),
             console=self._console,
             transient=True,  # no bar: a line as wide as the terminal could not be taken away after an echoed ^C
         )
@@ -139,9 +160,15 @@ class LiveDisplay(ProgressDisplay):
     def final_pass(self, characters: int) -> Iterator[Advance]:
         """A live line for the last pass."""
         from rich.progress import Progress as Bar
+        from rich.progress import TextColumn
+        from rich.table import Column
 
-        with Bar(console=self._console, transient=True) as bar:
-            task = bar.add_task("scoring the best weights", total=characters)
+        column = TextColumn(
+            "{task.percentage:3.0f} % of scoring the best weights",
+            table_column=Column(no_wrap=True, overflow="crop"),
+        )
+        with Bar(column, console=self._console, transient=True) as bar:
+            task = bar.add_task("", total=characters)
             yield lambda done: bar.advance(task, done)
 
 

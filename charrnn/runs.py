@@ -34,6 +34,10 @@ class Report:
     chars_per_second: float  # trained on since the last report, validation and saving apart
 
 
+class NotWrittenError(CharrnnError):
+    """A file of a run could not be written; what was there before still is."""
+
+
 _MAX_HISTORY = 1 << 20  # bytes; a run has some twenty validations
 _LARGEST = 1e39  # of a history's numbers; training computes in float32
 _COLUMNS = [field.name for field in dataclasses.fields(Report)]
@@ -93,6 +97,7 @@ class Run:
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
+            checkpoint.sync_folder(self.folder.parent)
             for path in (self.last, self.best, self.history):
                 for leftover in self.folder.glob(f".{path.name}.*.tmp"):
                     leftover.unlink()
@@ -115,7 +120,7 @@ class Run:
         path = self.folder.with_name(f".{self.name}.lock")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            file = open(path, "a+b")  # noqa: SIM115 - it is closed below, where its lock ends
+            file = open(path, "a+b", buffering=0)  # noqa: SIM115 - it is closed below, where its lock ends
         except OSError as error:
             raise self._not_writable(error.strerror or str(error)) from None
         with file:
@@ -126,28 +131,40 @@ class Run:
                     f"{self.folder} is being trained by another process (id {holder}): wait for it, or stop it, "
                     "or train another run with --name"
                 )
-            file.truncate(0)
-            file.write(str(os.getpid()).encode())
-            file.flush()
+            with contextlib.suppress(OSError):  # a full disk: whoever is refused is told `unknown`
+                file.truncate(0)
+                file.write(str(os.getpid()).encode())
             try:
                 yield
             finally:
                 with contextlib.suppress(OSError):  # Windows does not remove what is open
                     path.unlink()
 
-    def save(self, path: Path, state: Checkpoint) -> None:
-        """Write a checkpoint of this run.
+    def save(self, last: Checkpoint | None, reports: Sequence[Report], best: Checkpoint | None) -> None:
+        """Write down where the run stands.
+
+        `last` is written last: a run that is killed in between goes on from the one before, and comes to
+        the same best weights and the same reports again.
+
+        Args:
+            last: everything that a resume needs; None leaves the one before.
+            reports: all so far.
+            best: the best weights, where they are not written yet.
 
         Raises:
-            CharrnnError: it could not be written; the one before is still there.
+            NotWrittenError: a file could not be written; the one before is still there.
         """
-        self._write(path, checkpoint.to_bytes(state))
+        if best is not None:
+            self._write(self.best, checkpoint.to_bytes(best))
+        self.write_history(reports)
+        if last is not None:
+            self._write(self.last, checkpoint.to_bytes(last))
 
     def write_history(self, reports: Sequence[Report]) -> None:
         """Replace history.csv.
 
         Raises:
-            CharrnnError: it could not be written; the one before is still there.
+            NotWrittenError: it could not be written; the one before is still there.
         """
         text = io.StringIO(newline="")
         rows = csv.writer(text, lineterminator="\n")
@@ -170,9 +187,7 @@ class Run:
         try:
             checkpoint.write_atomically(path, data)
         except OSError as error:
-            raise CharrnnError(
-                f"{path}: cannot be written: {error.strerror or error}; what was saved before is kept"
-            ) from None
+            raise NotWrittenError(f"{path}: cannot be written: {error.strerror or error}") from None
 
     def read_history(self) -> list[Report]:
         """The rows of history.csv.

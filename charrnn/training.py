@@ -7,93 +7,61 @@ continued ends where one that was not stopped does.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
-import signal
 import time
-from types import FrameType
-from typing import Any
+from typing import NoReturn
 
 import numpy as np
 
 from charrnn import CharrnnError, checkpoint
-from charrnn.backend import choose_device
+from charrnn.backend import Device, arithmetic, choose_device
 from charrnn.checkpoint import Checkpoint, CorpusIdentity, Progress
 from charrnn.data import WARM_UP
+from charrnn.messages import plural
 from charrnn.model import Layout, choose_layout
 from charrnn.network import Array, Network, weight_shapes
 from charrnn.planning import Job, load_last
 from charrnn.progress import ProgressDisplay
-from charrnn.runs import Report
+from charrnn.runs import NotWrittenError, Report
 from charrnn.sampling import Choice, generate
 from charrnn.schedule import learning_rate_at, validation_interval
+from charrnn.stopping import Stopped, StopRequest
 from charrnn.trainer import SCORE_CHUNK, Trainer
 
-SAVE_SECONDS = 60.0  # between checkpoints, also where no validation comes
+SAVE_SECONDS = 60.0  # between checkpoints at the most, where nothing else is asked for
+SAVE_COST = 0.02  # share of the time that saving after validations may take
+EXPLODED = 3  # times the loss of pure guessing, ln V: no training that goes well gets there
 SAMPLE_LENGTH = 160
 
 
-class Stopped(Exception):  # noqa: N818 - it is no error
-    """The user or the system asked the training to stop; what it reached is saved.
-
-    Attributes:
-        signal: SIGINT or SIGTERM.
-        progress: what was saved.
-    """
-
-    def __init__(self, number: int, progress: Progress) -> None:
-        super().__init__(number)
-        self.signal = number
-        self.progress = progress
-
-
-class _StopRequest:
-    """Remembers the first SIGINT or SIGTERM; a second one acts at once, as it would anywhere."""
-
-    def __init__(self) -> None:
-        self.signal: int | None = None
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> _StopRequest:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._before[number] = signal.signal(number, self._request)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._restore()
-
-    def _request(self, number: int, _: FrameType | None) -> None:
-        self.signal = number
-        self._restore()
-
-    def _restore(self) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-
-def train(job: Job, device: str | None, display: ProgressDisplay) -> None:
+def train(job: Job, device: str | None, save_every: float | None, display: ProgressDisplay) -> None:
     """Train until the job is done or somebody asks to stop.
 
     Args:
         job: what to do.
         device: `cpu` or `gpu` to force it.
+        save_every: seconds between checkpoints, where not `SAVE_SECONDS`.
         display: shown what happens.
 
     Raises:
         Stopped: on SIGINT or SIGTERM, after saving.
         CharrnnError: the device is not there, a file cannot be written, or the loss is not a number.
     """
-    with _StopRequest() as request, job.run.lock():
+    saved = job.resume.progress if job.resume else None
+    with StopRequest(saved) as request, job.run.lock():
         place = choose_device(device)
-        layout = choose_layout(place, job.settings, job.resume.progress if job.resume else None)
+        layout = choose_layout(place, job.settings, saved)
         shapes = weight_shapes(job.settings.network(job.corpus.vocabulary))
         display.note(  # before it is built, which takes a while for a very large one
             f"training {job.settings.layers} x {job.settings.units} {job.settings.cell.upper()} "
             f"({sum(map(math.prod, shapes.values())):,} weights) on {place.name}"
             + (f" in {layout.precision}" if layout.fast else "")
         )
-        training = _Training(job, layout, display, request)
+        training = _Training(job, place, layout, SAVE_SECONDS if save_every is None else save_every, display, request)
         training.begin()
+        request.is_remembered = True
         training.run_steps()
         training.finish()
 
@@ -101,18 +69,33 @@ def train(job: Job, device: str | None, display: ProgressDisplay) -> None:
 class _Training:
     """One call's work on one run: where it stands, and what is written and shown of it."""
 
-    def __init__(self, job: Job, layout: Layout, display: ProgressDisplay, request: _StopRequest) -> None:
+    def __init__(
+        self,
+        job: Job,
+        device: Device,
+        layout: Layout,
+        save_every: float,
+        display: ProgressDisplay,
+        request: StopRequest,
+    ) -> None:
         self.job, self.run, self.settings, self.corpus = job, job.run, job.settings, job.corpus
         self.config = job.settings.network(job.corpus.vocabulary)
+        self.device = device
+        self.layout = layout
+        self.save_every = save_every
         self.display = display
         self.request = request
-        self.layout = layout
         self.trainer = Trainer(job.settings, job.corpus, layout)
         if job.resume is not None:
             self.trainer.restore(job.resume)
+        self.loss_limit = EXPLODED * math.log(max(2, self.config.vocabulary_size))
         self.progress: Progress
         self.reports: list[Report] = []
-        self.last_saved = time.monotonic()
+        self.saved: Progress | None = None  # what a resume would start from
+        self.unsaved_best: Checkpoint | None = None
+        self.tried_step = 0  # what was last written down, or failed to be
+        self.tried_at = time.monotonic()
+        self.saving = 0.0  # seconds that it took
 
     def begin(self) -> None:
         """Decide what is decided once and save it as step 0, or take up what was saved."""
@@ -144,14 +127,20 @@ class _Training:
             loss_sum=0.0,
             loss_count=0,
             final_loss=None,
+            threads=self.device.cores,
+            arithmetic=arithmetic(self.device),
         )
         if self.run.exists():
             if not self.job.fresh:
                 raise self._meanwhile()
             self.display.note(f"the old run is kept as {self.run.set_aside().folder}")
         self.run.prepare()
-        self.run.write_history(self.reports)
-        self.save_last()
+        try:
+            self.save()
+        except NotWrittenError as error:
+            raise CharrnnError(
+                f"{error}; the training was not begun: make room there, or name another place with --checkpoints-dir"
+            ) from None
 
     @property
     def _sizes(self) -> tuple[int, int]:
@@ -162,7 +151,10 @@ class _Training:
         if last is None or last.progress != saved.progress:
             raise self._meanwhile()
         self.run.prepare()
-        self.progress = saved.progress
+        self.saved, self.tried_step = saved.progress, saved.progress.step
+        self.progress = dataclasses.replace(
+            saved.progress, threads=self.device.cores, arithmetic=arithmetic(self.device)
+        )
         try:
             reports = self.run.read_history()
         except CharrnnError as error:
@@ -172,6 +164,13 @@ class _Training:
         self.display.note(
             f"continuing {self.run.folder} at step {self.progress.step:,} of {self.progress.total_steps:,}"
         )
+        if self.progress != self.saved:
+            change = (
+                f"with {plural(self.progress.threads, 'thread')} instead of {self.saved.threads:,}"
+                if self.progress.threads != self.saved.threads
+                else "on another processor or with another TensorFlow"
+            )
+            self.display.note(f"{change}: it will end as well as without the stop, but not in the same bytes")
 
     def _meanwhile(self) -> CharrnnError:
         return CharrnnError(f"{self.run.folder} was trained by another process meanwhile: give the command again")
@@ -184,18 +183,72 @@ class _Training:
         """
         weights = self.trainer.model.to_numpy()
         if not all(np.isfinite(weight).all() for weight in [*weights.values(), *training.values()]):
-            raise self._diverged()
+            self.give_up(math.nan)
         identity = CorpusIdentity.of(self.corpus)
         return Checkpoint(self.settings, self.corpus.vocabulary, identity, self.progress, weights, training)
 
-    def save_last(self) -> None:
-        """Save everything that a resume needs."""
-        self.run.save(self.run.last, self.snapshot(self.trainer.training_tensors()))
-        self.last_saved = time.monotonic()
+    def save(self) -> None:
+        """Write down where the training stands, whenever that is: no later update depends on it.
 
-    def _diverged(self) -> CharrnnError:
-        return CharrnnError(
-            f"the loss is no longer a number at step {self.progress.step:,}; the checkpoints in {self.run.folder} "
+        Raises:
+            CharrnnError: weights are not numbers any more.
+            NotWrittenError: a file cannot be written; what was saved before still is.
+        """
+        start = time.monotonic()
+        self.tried_step = self.progress.step
+        try:
+            self.run.save(self.snapshot(self.trainer.training_tensors()), self.reports, self.unsaved_best)
+        finally:
+            self.tried_at = time.monotonic()
+            self.saving = self.tried_at - start
+        self.saved, self.unsaved_best = self.progress, None
+
+    def save_or_go_on(self) -> None:
+        """Save, or say that it failed: the next save may do better, and writes all that this one did not."""
+        try:
+            self.save()
+        except NotWrittenError as error:
+            self.display.note(f"{error}; training goes on and will try again; kept so far: {self._kept}")
+
+    def save_or_fail(self) -> None:
+        """Save when there will be no next time.
+
+        Raises:
+            CharrnnError: it failed.
+        """
+        try:
+            self.save()
+        except NotWrittenError as error:
+            raise CharrnnError(
+                f"{error}; what is kept is {self._kept}: mend this, and the same command goes on from there"
+            ) from None
+
+    @property
+    def _kept(self) -> str:
+        assert self.saved is not None  # since `begin`
+        return f"step {self.saved.step:,} of {self.saved.total_steps:,}"
+
+    def save_is_due(self) -> bool:
+        """It is time, or there is a new validation and saving it now costs little."""
+        since = time.monotonic() - self.tried_at
+        validated = self.reports[-1].step if self.reports else 0
+        return since >= self.save_every or (validated > self.tried_step and since > self.saving / SAVE_COST)
+
+    def give_up(self, loss: float) -> NoReturn:
+        """End a training that has diverged: the checkpoint before stays, and what was good until then is kept.
+
+        Raises:
+            CharrnnError: always.
+        """
+        with contextlib.suppress(NotWrittenError):  # what is said below is true all the same
+            self.run.save(None, self.reports, self.unsaved_best)
+        what = (
+            f"rose to {loss:.1f} nats per character, far above that of pure guessing,"
+            if math.isfinite(loss)
+            else "is no longer a number"
+        )
+        raise CharrnnError(
+            f"the loss {what} at step {self.progress.step:,}; the checkpoints in {self.run.folder} "
             "are from before: try again with --fresh and a --learning-rate lower than "
             f"{self.settings.learning_rate:g}"
         )
@@ -214,7 +267,8 @@ class _Training:
                 learning_rate = learning_rate_at(step, self.progress.total_steps, self.settings.learning_rate)
                 loss = trainer.update(step, learning_rate, next(batches))
                 updating, updates = updating + time.monotonic() - before, updates + 1
-                due = (step + 1) % self.progress.validate_every == 0 or step + 1 == self.progress.total_steps
+                is_last = step + 1 == self.progress.total_steps
+                due = (step + 1) % self.progress.validate_every == 0 or is_last
                 if step == first and not due:
                     updating, updates = 0.0, 0  # it had to be traced: no measure of the speed
                 self.progress = dataclasses.replace(
@@ -224,42 +278,49 @@ class _Training:
                     loss_count=self.progress.loss_count + 1,
                 )
                 if not math.isfinite(loss):
-                    raise self._diverged()
+                    self.give_up(math.nan)
                 display.step(step + 1, loss)
-                stop = self.request.signal
                 if due:
                     speed = updates * trainer.characters_per_step / updating
                     self.report(learning_rate, seconds_before + time.monotonic() - start, speed)
                     updating, updates = 0.0, 0
-                elif stop is not None or time.monotonic() - self.last_saved > SAVE_SECONDS:
-                    self.save_last()
-                if stop is not None:
-                    raise Stopped(stop, self.progress)
+                # What may be exploding does not replace a good checkpoint: the next report tells.
+                if self.request.signal is not None:
+                    if loss > self.loss_limit:
+                        self.give_up(loss)
+                    self.stop(self.request.signal)
+                if is_last or (self.save_is_due() and loss <= self.loss_limit):
+                    self.save_or_go_on()
+
+    def stop(self, number: int) -> NoReturn:
+        """Save what is not saved, and stop for a signal."""
+        if self.saved != self.progress:
+            self.save_or_fail()
+        raise Stopped(number, self.progress)
 
     def report(self, learning_rate: float, seconds: float, chars_per_second: float) -> None:
-        """Validate, save, and show how it goes."""
+        """Validate, and show how it goes."""
         val_loss = self.trainer.validate()
         if not math.isfinite(val_loss):
-            raise self._diverged()
+            self.give_up(math.nan)
+        train_loss = self.progress.loss_sum / self.progress.loss_count
+        if train_loss > self.loss_limit:
+            self.give_up(train_loss)
         report = Report(
             step=self.progress.step,
             epoch=self.progress.step / self.trainer.steps_per_epoch,
-            train_loss=self.progress.loss_sum / self.progress.loss_count,
+            train_loss=train_loss,
             val_loss=val_loss,
             learning_rate=learning_rate,
             seconds=seconds,
             chars_per_second=chars_per_second,
         )
+        self.reports.append(report)
         self.progress = dataclasses.replace(self.progress, loss_sum=0.0, loss_count=0)
         is_best = self.progress.best_loss is None or val_loss < self.progress.best_loss
         if is_best:
             self.progress = dataclasses.replace(self.progress, best_step=report.step, best_loss=val_loss)
-            self.run.save(self.run.best, self.snapshot({}))
-        # In this order: a run that is killed in between goes on from the last checkpoint and comes
-        # to the same best one and the same row again.
-        self.reports.append(report)
-        self.run.write_history(self.reports)
-        self.save_last()
+            self.unsaved_best = self.snapshot({})
         sample = None
         if self.display.shows_samples:
             network = Network(self.config, self.trainer.model.to_numpy())
@@ -271,7 +332,7 @@ class _Training:
 
     def finish(self) -> None:
         """Score the best weights in one sequential pass, and write the result down."""
-        best = checkpoint.load(self.run.best)
+        best = self.unsaved_best or checkpoint.load(self.run.best)
         network = Network(self.config, best.weights)
         start = self.corpus.validation_start
         warm_up = self.corpus.ids[max(0, start - 1 - WARM_UP) : start]
@@ -285,10 +346,11 @@ class _Training:
                 total += loss
                 advance(len(ids) - 1)
                 if self.request.signal is not None:
-                    raise Stopped(self.request.signal, self.progress)
+                    self.stop(self.request.signal)
         final_loss = total / (len(part) - 1)
-        best_progress = dataclasses.replace(best.progress, final_loss=final_loss)
-        self.run.save(self.run.best, dataclasses.replace(best, progress=best_progress))
+        self.unsaved_best = dataclasses.replace(
+            best, progress=dataclasses.replace(best.progress, final_loss=final_loss)
+        )
         self.progress = dataclasses.replace(self.progress, final_loss=final_loss)
-        self.save_last()
+        self.save_or_fail()
         self.display.finished(self.progress, len(part) - 1)

@@ -43,7 +43,7 @@ def untrained(layers: int, units: int, embedding: int = 64) -> Checkpoint:
         settings,
         vocabulary,
         CorpusIdentity("0" * 64, 1000),
-        Progress(1, 1, "float32", 1, 1, 1, 3.0, 0.0, 0, 3.0),
+        Progress(1, 1, "float32", 1, 1, 1, 3.0, 0.0, 0, 3.0, 2, "0" * 16),
         weights,
         {},
     )

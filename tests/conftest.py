@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,6 +16,7 @@ from hypothesis import settings
 
 from charrnn.checkpoint import Checkpoint, CorpusIdentity, Progress, Settings
 from charrnn.network import weight_shapes
+from charrnn.runs import Run
 from charrnn.vocabulary import Vocabulary
 
 PROJECT = Path(__file__).parent.parent
@@ -52,7 +55,7 @@ def run_charrnn(*args: object, cwd: Path, input: str | None = None, **env: str) 
     )
 
 
-def on_terminal(folder: Path, *args: str, columns: int = 100, **env: str) -> tuple[str, int]:
+def on_terminal(folder: Path, *args: str, **env: str) -> tuple[str, int]:
     """Run the command in a terminal, and return all that it wrote and its exit code."""
     pexpect = pytest.importorskip("pexpect", reason="a terminal to drive needs Unix")
     child = pexpect.spawn(
@@ -60,7 +63,7 @@ def on_terminal(folder: Path, *args: str, columns: int = 100, **env: str) -> tup
         ["-m", "charrnn", *args],
         cwd=str(folder),
         env=environment() | {"TERM": "xterm-256color"} | env,
-        dimensions=(24, columns),
+        dimensions=(24, 100),
         encoding="utf-8",
         timeout=120,
     )
@@ -115,8 +118,26 @@ def chain_model(vocabulary: Vocabulary, text: str, noise: float = 0.0) -> Checkp
     weights["softmax.kernel"] = np.random.default_rng(0).normal(0, noise, (size, size)).astype(np.float32)
     ids = list(text.encode("utf-8", "surrogateescape") if vocabulary.kind == "bytes" else vocabulary.encode(text))
     weights["softmax.kernel"][ids, [*ids[1:], ids[0]]] = 5
-    progress = Progress(1, 1, "float32", 1, 1, 1, 3.0, 0.0, 0, 3.0)
+    progress = Progress(1, 1, "float32", 1, 1, 1, 3.0, 0.0, 0, 3.0, 1, "0" * 16)
     return Checkpoint(settings, vocabulary, CorpusIdentity("0" * 64, 1000), progress, weights, {})
+
+
+def same_files(run: Run, whole: Run) -> bool:
+    """Whether two runs ended in the same bytes, the history's two columns of wall-clock figures aside."""
+
+    def rows(path: Path) -> list[list[str]]:
+        with open(path, newline="") as file:
+            return [row[:5] for row in csv.reader(file)]
+
+    pairs = [(run.best, whole.best), (run.last, whole.last)]
+    return rows(run.history) == rows(whole.history) and all(a.read_bytes() == b.read_bytes() for a, b in pairs)
+
+
+@pytest.fixture
+def run(trained: Path, tmp_path: Path) -> Run:
+    """Where the tests train what `trained` did, on the same text."""
+    shutil.copy(trained / "small.txt", tmp_path)
+    return Run(tmp_path / "checkpoints/small")
 
 
 def corpus(name: str) -> Path:

@@ -32,7 +32,7 @@ SETTINGS = Settings(
     vocabulary="text", encoding="utf-8", errors="strict", embedding=4, units=6, layers=2, cell="lstm", dropout=0.1,
     batch_size=3, seq_length=8, learning_rate=0.005, epochs=2, minutes=None, seed=7, precision="auto",
 )  # fmt: skip
-PROGRESS = Progress(100, 10, "float32", 2, 37, 30, 1.25, 4.5, 7, None)
+PROGRESS = Progress(100, 10, "float32", 2, 37, 30, 1.25, 4.5, 7, None, 2, "c0ffee" + "0" * 10)
 
 
 def make(

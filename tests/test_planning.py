@@ -13,8 +13,10 @@ from charrnn.planning import Job, default_settings, plan_training
 GIVEN = {"vocabulary": "ascii"}
 
 
-def plan(file: Path, name: str | None, folder: str, device: str | None = None) -> Job | str:
-    return plan_training([str(file)], {}, name, folder, False, device, print)
+def plan(
+    file: Path, name: str | None, folder: str, device: str | None = None, save_every: float | None = None
+) -> Job | str:
+    return plan_training([str(file)], {}, name, folder, False, device, save_every, print)
 
 
 @pytest.mark.parametrize("characters", [64, 100, 1_000, 10_000, 75_000, 300_000, 1_000_000, 10**9])
@@ -76,10 +78,11 @@ def test_the_command_that_continues_can_be_typed(tmp_path: Path, monkeypatch: py
     import shlex
 
     assert shlex.split(job.command) == ["charrnn", "train", str(odd)]
-    job = plan(odd, "n", "elsewhere", "cpu")
+    job = plan(odd, "n", "elsewhere", "cpu", 30)
     assert isinstance(job, Job)
     assert shlex.split(job.command) == [
-        "charrnn", "train", "--name", "n", "--checkpoints-dir", "elsewhere", "--device", "cpu", str(odd),
+        "charrnn", "train", "--name", "n", "--checkpoints-dir", "elsewhere", "--device", "cpu", "--save-every", "30",
+        str(odd),
     ]  # fmt: skip
     assert job.sample_command == "charrnn sample --checkpoints-dir elsewhere --checkpoint n"
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from pathlib import Path
 
 import pytest
-from conftest import SMALL, Command, on_terminal
+from conftest import SMALL, Command, environment, on_terminal
 
 
 @pytest.fixture
@@ -32,9 +34,30 @@ def test_no_color_is_heeded(folder: Path) -> None:
     assert "nats" in output
 
 
-def test_a_terminal_of_ten_columns_is_wide_enough(folder: Path) -> None:
-    output, code = on_terminal(folder, "train", "small.txt", *SMALL, "--epochs", "1", columns=10)
-    assert code == 0, output
+def test_a_terminal_made_narrow_while_training_and_the_c_locale_are_no_trouble(tmp_path: Path) -> None:
+    """The live line is drawn anew, and never wider than the terminal, where a wrapped one could not be taken away."""
+    (tmp_path / "small.txt").write_text("Élève à l'école, où l'été naît déjà. " * 600, encoding="utf-8")
+    pexpect = pytest.importorskip("pexpect", reason="a terminal to drive needs Unix")
+    child = pexpect.spawn(
+        sys.executable,
+        ["-m", "charrnn", "train", "small.txt", *SMALL, "--epochs", "12", "--learning-rate", "0.02"],
+        cwd=str(tmp_path),
+        env=environment() | {"TERM": "xterm-256color", "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+        dimensions=(24, 100),
+        encoding="utf-8",
+        timeout=120,
+    )
+    child.expect("chars/s")
+    child.setwinsize(24, 10)
+    output: str = child.read()
+    child.close()
+    assert child.exitstatus == 0, output
+    assert "Traceback" not in output
+    lines = re.split(r"\r\n|\r|\x1b\[2K", re.sub(r"\x1b\[[\d;?]*[mlh]", "", output))
+    for part, as_wide_as_before in ((" left", 1), (" % of", 0)):
+        drawn = [line for line in lines if part in line][as_wide_as_before:]
+        assert drawn
+        assert max(map(len, drawn)) <= 10
 
 
 def test_a_pipe_gets_a_plain_line_per_validation(folder: Path, charrnn: Command) -> None:

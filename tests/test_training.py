@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import math
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import SMALL, Command, environment
@@ -96,7 +100,7 @@ def test_the_precision_is_measured_said_and_kept(tmp_path: Path, charrnn: Comman
 
 def start(folder: Path, *args: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "charrnn", "train", "small.txt", *args],
+        [sys.executable, "-m", "charrnn", "train", "small.txt", "--save-every", "0.1", *args],
         cwd=folder,
         stderr=subprocess.PIPE,
         text=True,
@@ -105,7 +109,7 @@ def start(folder: Path, *args: str) -> subprocess.Popen[str]:
 
 
 def wait_for_step(folder: Path, step: int, timeout: float = 60) -> None:
-    """Wait until a run's history has a row for some step at or after this one."""
+    """Wait until a run has saved a validation at this step or after it."""
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
         if (folder / "history.csv").exists() and any(int(row["step"]) >= step for row in rows(folder)):
@@ -127,17 +131,37 @@ def test_a_stopped_run_continued_ends_in_the_same_bytes(
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == code
     if stop != signal.SIGKILL:
-        assert stderr.splitlines()[-1].endswith("continue with: charrnn train small.txt")
+        assert stderr.splitlines()[-1].endswith("continue with: charrnn train --save-every 0.1 small.txt")
     stopped_at = checkpoint.load(tmp_path / "checkpoints/small/last.safetensors").progress
     assert 0 < stopped_at.step < stopped_at.total_steps
 
     result = charrnn("train", "small.txt")
     assert result.returncode == 0
     assert f"at step {stopped_at.step:,} of {stopped_at.total_steps:,}" in result.stderr
+    assert "not in the same bytes" not in result.stderr
     whole, continued = tmp_path / "whole/small", tmp_path / "checkpoints/small"
     for name in ("best.safetensors", "last.safetensors"):
         assert (continued / name).read_bytes() == (whole / name).read_bytes()
     assert without_clock(continued) == without_clock(whole)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [({"threads": 1000}, "instead of 1,000: "), ({"arithmetic": "0" * 16}, "on another processor or ")],
+)
+def test_another_machine_goes_on_and_says_that_equal_bytes_are_not_promised(
+    tmp_path: Path, charrnn: Command, trained: Path, change: dict[str, Any], words: str
+) -> None:
+    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
+    run = Run(tmp_path / "checkpoints/small")
+    last = checkpoint.load(run.last)
+    before_the_end = dataclasses.replace(last.progress, final_loss=None, **change)
+    run.save(dataclasses.replace(last, progress=before_the_end), run.read_history(), None)
+    result = charrnn("train", "small.txt")
+    assert result.returncode == 0, result.stderr
+    [line] = [line for line in result.stderr.splitlines() if "not in the same bytes" in line]
+    assert words in line
+    assert checkpoint.load(run.last).progress == last.progress  # and names this machine from now on
 
 
 def test_a_finished_run_says_so_and_changes_nothing(trained: Path, charrnn: Command) -> None:
@@ -209,6 +233,24 @@ def test_weights_that_are_no_numbers_are_never_saved(tmp_path: Path, charrnn: Co
         result = charrnn("train", "small.txt", *options)
         assert result.returncode == 1
         assert "no longer a number at step 1" in result.stderr.splitlines()[-1]
+
+
+def test_a_loss_that_explodes_ends_the_run_and_spares_what_was_saved(
+    tmp_path: Path, charrnn: Command, tales: str
+) -> None:
+    (tmp_path / "small.txt").write_text(tales)
+    options = ("--epochs", "24", "--learning-rate", "8", "--save-every", "0")
+    result = charrnn("train", "small.txt", *SMALL, *options)
+    assert result.returncode == 1
+    [line] = [line for line in result.stderr.splitlines() if line.startswith("Error")]
+    loss, step = re.search(
+        r"rose to ([\d.]+) nats per character.* at step (\d+);.* --learning-rate lower", line
+    ).groups()
+    assert float(loss) > 3 * math.log(98)
+    run = Run(tmp_path / "checkpoints/small")
+    reports = run.read_history()
+    assert checkpoint.load(run.best).progress.best_loss == pytest.approx(min(report.val_loss for report in reports))
+    assert max(reports[-1].step, checkpoint.load(run.last).progress.step) < int(step)
 
 
 # --- options ---------------------------------------------------------------------------------
