@@ -266,3 +266,13 @@ def test_a_failed_write_keeps_the_old_file_and_leaves_nothing_behind(
         write_atomically(path, b"new")
     assert path.read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["x"]
+
+
+def test_a_link_in_the_temporary_files_place_is_not_followed(tmp_path: Path) -> None:
+    """A stranger's folder of a run may hold one, in wait for the id of a process."""
+    path, victim = tmp_path / "loss.png", tmp_path / "victim"
+    victim.write_text("whole")
+    (tmp_path / f".loss.png.{os.getpid()}.tmp").symlink_to(victim)
+    write_atomically(path, b"picture")
+    assert (victim.read_text(), path.read_bytes()) == ("whole", b"picture")
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["loss.png", "victim"]
