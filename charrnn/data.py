@@ -6,6 +6,7 @@ import codecs
 import contextlib
 import hashlib
 import os
+import stat
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -58,6 +59,8 @@ def read_bytes(files: Sequence[str]) -> list[tuple[str, bytes]]:
         try:
             if file != "-":
                 with open(file, "rb") as stream:
+                    if stat.S_ISCHR(os.fstat(stream.fileno()).st_mode) and not stream.isatty():
+                        raise CharrnnError(f"{name}: is a device, not a file")
                     # A file that grows meanwhile is what it was; a FIFO's end is where its writers close it.
                     data = stream.read(os.fstat(stream.fileno()).st_size or -1)
             elif sys.stdin is not None:
@@ -170,7 +173,7 @@ def plain_text(name: str, text: str, note: Note = ignore_note) -> str:
 def _binary(name: str, place: str) -> CharrnnError:
     return CharrnnError(
         f"{name}: has a NUL {place}, so it is a binary file or in another encoding; "
-        "use --vocabulary bytes to train on raw bytes, or name its --encoding"
+        "to train on it, use --vocabulary bytes for raw bytes, or name its --encoding"
     )
 
 
@@ -227,7 +230,7 @@ def read_corpus(
         CharrnnError: files that cannot be decoded or are empty.
     """
     names = ", ".join(name for name, _ in contents[:3]) + (f" and {len(contents) - 3:,} more" if contents[3:] else "")
-    nothing = CharrnnError(f"{names}: empty, there is nothing to train on")
+    nothing = CharrnnError(f"{names}: empty, there is no text in it")
     if kind == "bytes":
         raw = b"".join(data for _, data in contents)
         if not raw:

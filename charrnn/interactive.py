@@ -7,6 +7,7 @@ import dataclasses
 import io
 import math
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -91,7 +92,7 @@ class Session:
         if not line and self._text is not None:
             return self._go_on(self._length)
         try:
-            return self._begin(encode_prime(self._vocabulary, line, self._unknown, say))
+            return self._begin(encode_prime(self._vocabulary, line, self._unknown, say, "type another beginning"))
         except CharrnnError as error:
             say(f"Error: {error}")
             return True
@@ -135,7 +136,10 @@ class Session:
         elif name == "length" and not rest:
             self._set_length(value)
         else:
-            say(f"Error: {' '.join((':' + name, value, *rest)).rstrip()}: no such command; :help lists them")
+            say(
+                f"Error: {' '.join((':' + name, value, *rest)).rstrip()}: no such command; "
+                ":help lists them, Ctrl-D quits"
+            )
 
     def _help(self) -> None:
         say("some text     the model goes on from it")
@@ -150,7 +154,7 @@ class Session:
             if not (math.isfinite(temperature) and temperature >= 0):
                 raise ValueError
         except ValueError:
-            say(f"Error: :t {value}: a temperature is a number that is not below 0, as in :t 0.7")
+            say(f"Error: {f':t {value}'.rstrip()}: a temperature is a number that is not below 0, as in :t 0.7")
             return
         self._choice = dataclasses.replace(self._choice, temperature=temperature)
         if self._text is not None:
@@ -159,8 +163,8 @@ class Session:
         say(f"temperature {temperature:g}")
 
     def _set_length(self, value: str) -> None:
-        if not (value.isascii() and value.isdigit()):
-            say(f"Error: :length {value}: a length is a whole number, as in :length 500")
+        if not re.fullmatch("0*[1-9][0-9]{0,8}", value):
+            say(f"Error: {f':length {value[:40]}'.rstrip()}: a length is a whole number above 0, as in :length 500")
             return
         self._length = int(value)
         say(plural(self._length, "new character") + " a time")

@@ -93,10 +93,17 @@ class LanguageModel:
         Raises:
             CharrnnError: a value out of its range, or characters that the model does not know.
         """
-        if length < 0:
-            raise CharrnnError(f"length is {length}, not 0 or more", exit_code=2)
+        for name, value, within, allowed in (
+            ("length", length, length >= 0, "0 or more"),
+            ("seed", seed, seed is None or seed >= 0, "0 or more"),
+            ("unknown", unknown, unknown in (None, "skip", "replace"), "'skip' or 'replace'"),
+        ):
+            if not within:
+                raise CharrnnError(f"{name} is {value!r}, not {allowed}", exit_code=2)
         request = Request(
-            encode_prime(self.vocabulary, prime, unknown, ignore_note),
+            encode_prime(
+                self.vocabulary, prime, unknown, ignore_note, 'change it, or give unknown="skip" or "replace"'
+            ),
             length,
             Choice(temperature, top_k, top_p, min_p),
             None if stop is None else encode_stop(self.vocabulary, stop, ignore_note),

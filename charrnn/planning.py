@@ -225,7 +225,7 @@ def _refuse_changes(run: Run, settings: Settings, finished: bool, given: Mapping
     if "epochs" in changed or "minutes" in changed:  # one of the two is set, the other None
         old |= {"epochs": settings.epochs, "minutes": settings.minutes}
     raise CharrnnError(
-        f"{run.folder} {'is finished; it ' if finished else ''}was started with "
+        f"{run.folder} {'is finished; it ran with ' if finished else 'was started with '}"
         f"{', '.join(option(n, v) for n, v in old.items() if v is not None)}, "
         f"not {', '.join(option(n, v) for n, v in changed.items())}: "
         + ("" if finished else "leave that out to continue it, or ")

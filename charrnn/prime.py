@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -28,7 +29,16 @@ def read_prime(file: str, vocabulary: Vocabulary) -> str:
         ) from None
 
 
-def encode_prime(vocabulary: Vocabulary, prime: str, unknown: str | None, note: Note) -> Ids:
+_NAMED = 8  # unknown characters that a message names
+
+
+def encode_prime(
+    vocabulary: Vocabulary,
+    prime: str,
+    unknown: str | None,
+    note: Note,
+    advice: str = "change the prime, or use --unknown skip or --unknown replace",
+) -> Ids:
     """Turn a prime into ids, as the training text was turned.
 
     Args:
@@ -37,6 +47,7 @@ def encode_prime(vocabulary: Vocabulary, prime: str, unknown: str | None, note: 
         unknown: for characters the model does not know: `skip` leaves them out, `replace` puts the
             nearest known text in their place, or else the unknown symbol; None refuses them.
         note: told, a line each, what was changed.
+        advice: what to do where characters are refused.
 
     Returns:
         Its ids, (P,).
@@ -53,11 +64,11 @@ def encode_prime(vocabulary: Vocabulary, prime: str, unknown: str | None, note: 
     if strangers and unknown is None:
         raise CharrnnError(
             "the model does not know "
-            + ", ".join(
+            + _named(
                 f"{show(c)!r} at position {prime.index(c) + 1}" + (f" (nearest: {nearest[c]!r})" if nearest[c] else "")
                 for c in strangers
             )
-            + " of the prime; change the prime, or use --unknown skip or --unknown replace",
+            + f" of the prime; {advice}",
             exit_code=2,
         )
     instead = "\ufffd" if vocabulary.unknown is not None else ""
@@ -65,7 +76,7 @@ def encode_prime(vocabulary: Vocabulary, prime: str, unknown: str | None, note: 
     if strangers:
         notes.append(
             f"prime: {plural(sum(text.count(c) for c in strangers), 'character')} unknown to the model: "
-            + ", ".join(f"{show(c)!r} " + (f"became {pieces[c]!r}" if pieces[c] else "left out") for c in strangers)
+            + _named(f"{show(c)!r} " + (f"became {pieces[c]!r}" if pieces[c] else "left out") for c in strangers)
         )
     for line in notes:
         note(line)
@@ -110,10 +121,16 @@ def encode_known(name: str, text: str, vocabulary: Vocabulary, note: Note, conse
     text = normalised(name, text, vocabulary, note)
     if strangers := dict.fromkeys(c for c in text if c not in vocabulary):
         raise CharrnnError(
-            f"the model does not know {', '.join(repr(show(c)) for c in strangers)} of the {name}{consequence}",
+            f"the model does not know {_named(repr(show(c)) for c in strangers)} of the {name}{consequence}",
             exit_code=2,
         )
     return vocabulary.encode(text)
+
+
+def _named(characters: Iterable[str]) -> str:
+    some = list(characters)
+    more = f" and {len(some) - _NAMED:,} more" if len(some) > _NAMED else ""
+    return ", ".join(some[:_NAMED]) + more
 
 
 def normalised(name: str, text: str, vocabulary: Vocabulary, note: Note) -> str:

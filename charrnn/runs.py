@@ -87,7 +87,8 @@ class Run:
         if not there.is_dir():
             raise self._not_writable("Not a directory" if there == self.folder else f"{there} is not a directory")
         if not os.access(there, os.W_OK | os.X_OK):
-            raise self._not_writable("Permission denied")
+            read_only = hasattr(os, "statvfs") and os.statvfs(there).f_flag & os.ST_RDONLY
+            raise self._not_writable("Read-only file system" if read_only else "Permission denied")
 
     def prepare(self) -> None:
         """Make the folder, and clear away what a killed save left in it.
@@ -205,7 +206,7 @@ class Run:
             return reports
         except FileNotFoundError:
             raise CharrnnError(
-                f"{self.history}: no such file; it appears at the first validation of charrnn train"
+                f"{self.history}: no such file; charrnn train writes it, with a row for each validation"
             ) from None
         except OSError as error:
             raise CharrnnError(f"{self.history}: cannot be read: {error.strerror or error}") from None

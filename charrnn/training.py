@@ -34,6 +34,7 @@ SAVE_SECONDS = 60.0  # between checkpoints at the most, where nothing else is as
 SAVE_COST = 0.02  # share of the time that saving after validations may take
 EXPLODED = 3  # times the loss of pure guessing, ln V: no training that goes well gets there
 SAMPLE_LENGTH = 160
+FEW_STEPS = 50  # updates after which no network writes words
 
 
 def train(job: Job, device: str | None, save_every: float | None, display: ProgressDisplay) -> None:
@@ -111,6 +112,11 @@ class _Training:
             speed = self.trainer.measure(patience=min(5.0, max(0.5, budget / 50)))
             left = budget - (time.perf_counter() - start)
             total_steps = speed.steps_within(left, *self._sizes)
+            if total_steps < FEW_STEPS:
+                self.display.note(
+                    f"{minutes:g} min are enough for {plural(total_steps, 'update')} of this network here, too few to "
+                    "learn much: give it more --minutes"
+                )
             if speed.final_pass > max(30, left / 2):
                 self.display.note(
                     f"the validation part is large: to score the best weights over it at the end takes "
@@ -158,7 +164,7 @@ class _Training:
         try:
             reports = self.run.read_history()
         except CharrnnError as error:
-            self.display.note(f"{error}; a new one is begun")
+            self.display.note(f"{error}; a new one is begun, without the rows before")
             reports = []
         self.reports = [report for report in reports if report.step <= self.progress.step]
         self.display.note(

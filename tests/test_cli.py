@@ -149,6 +149,7 @@ WRONG_CALLS = [
     (["train", "absent.txt"], 2, "absent.txt: no such file"),
     (["train", "folder"], 2, "folder: is a directory"),
     (["train", "empty.txt"], 1, "empty.txt: empty"),
+    (["train", "/dev/zero"], 1, "/dev/zero: is a device"),
     (["train", "one.txt"], 1, "72 characters are the least"),
     (["train", "binary.bin"], 1, "--vocabulary bytes"),
     (["train", "nul.txt"], 1, "NUL at character 5"),

@@ -93,3 +93,21 @@ def test_a_measurement_leaves_everything_as_it_was(trained: Path) -> None:
     after = {**trainer.model.to_numpy(), **trainer.training_tensors()}
     assert all((before[name] == after[name]).all() for name in before)
     assert int(trainer.optimizer.iterations) == 0
+
+
+def test_training_begins_with_the_frequencies_of_characters(trained: Path) -> None:
+    """What the network says before its first update, whatever came before: no symbol that the text never has."""
+    trainer = trainer_of(trained, epochs=1, units=16, embedding=8, dropout=0.0)
+    vocabulary = trainer.corpus.vocabulary
+    network = Network(trainer.model.config, trainer.model.to_numpy())
+    logits, _ = network.forward(vocabulary.encode("The bell")[None], network.zero_state())
+    probabilities = np.exp(logits[0].astype(np.float64))
+    probabilities /= probabilities.sum(axis=1, keepdims=True)
+    text = trainer.corpus.training.tolist()
+    for character in "e q\n":
+        id = vocabulary.id_of(character)
+        assert id is not None
+        np.testing.assert_allclose(probabilities[:, id], text.count(id) / len(text), rtol=0.3)
+    never = [id for id in range(len(vocabulary)) if id not in text]
+    assert len(never) > 20
+    assert (probabilities[:, never].sum(axis=1) < 1e-4).all()

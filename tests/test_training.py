@@ -179,7 +179,7 @@ def test_other_options_and_another_text_are_refused_by_name(trained: Path, charr
     where = ("--checkpoints-dir", trained / "checkpoints")
     result = charrnn("train", trained / "small.txt", *where, "--units", "64", "--layers", "1", "--minutes", "2")
     assert result.returncode == 1
-    assert "is finished; it was started with --units 32, --epochs 4, not --units 64, --minutes 2: " in result.stderr
+    assert "is finished; it ran with --units 32, --epochs 4, not --units 64, --minutes 2: " in result.stderr
     (tmp_path / "small.txt").write_text("Another text. " * 1000)
     result = charrnn("train", "small.txt", *where)
     assert result.returncode == 1
