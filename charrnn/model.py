@@ -17,7 +17,7 @@ import numpy as np
 from charrnn.backend import Device, keras, tf
 from charrnn.checkpoint import Progress, Settings
 from charrnn.lstm import FastLSTM, logits_of
-from charrnn.network import Array, NetworkConfig, state_parts, weight_shapes
+from charrnn.network import GATES, Array, NetworkConfig, state_parts, weight_shapes
 
 LAYERS = {"lstm": keras.layers.LSTM, "gru": keras.layers.GRU, "rnn": keras.layers.SimpleRNN}
 
@@ -115,7 +115,12 @@ class CharacterModel(keras.Model):  # type: ignore[misc]  # Keras has no types
         self.config = config
         self.dropout = dropout
         self.layout = layout
-        self.embedding = keras.layers.Embedding(config.vocabulary_size, config.embedding)
+        # So that the first layer's projections of the characters, through its Glorot kernel, have variance 1: with
+        # Keras' 0.05, hardly anything of a character reaches the gates until training has made it larger.
+        deviation = math.sqrt((config.embedding + GATES[config.cell] * config.units) / (2 * config.embedding))
+        self.embedding = keras.layers.Embedding(
+            config.vocabulary_size, config.embedding, keras.initializers.RandomNormal(stddev=deviation)
+        )
         # The stock layers are not unrolled and have no dropout within: what lets Keras choose cuDNN on a GPU.
         self.recurrent = [
             FastLSTM(config.units, layout.precision)

@@ -79,7 +79,16 @@ def test_a_run_is_found_by_name_or_path_or_as_the_last(
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"length": -1}, {"seed": -1}, {"unknown": "drop"}, {"temperature": -1}, {"min_p": 2}, {"stop": ""}, {"prime": "\u00e9"}]
+    "wrong",
+    [
+        {"length": -1},
+        {"seed": -1},
+        {"unknown": "drop"},
+        {"temperature": -1},
+        {"min_p": 2},
+        {"stop": ""},
+        {"prime": "\u00e9"},
+    ],
 )
 def test_wrong_values_are_refused_at_once(model: LanguageModel, wrong: dict[str, object]) -> None:
     with pytest.raises(CharrnnError):

@@ -67,3 +67,9 @@ def test_dropout_drops_its_share_and_keeps_the_mean() -> None:
     whole, masked = dropped
     assert (masked == 0).mean() == pytest.approx(0.3, abs=0.02)
     np.testing.assert_allclose(masked[masked != 0], whole[masked != 0] / 0.7, rtol=1e-5)
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
+def test_characters_reach_the_gates_with_variance_one_from_the_start(cell: str) -> None:
+    weights = CharacterModel(NetworkConfig(98, 64, 128, 1, cell), dropout=0.0, seed=1).to_numpy()
+    assert (weights["embedding"] @ weights["layer0.kernel"]).var() == pytest.approx(1, rel=0.1)
