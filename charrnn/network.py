@@ -61,38 +61,31 @@ class Network:
     def __init__(self, config: NetworkConfig, weights: Mapping[str, Array]) -> None:
         """Take the weights of `weight_shapes(config)`, float32."""
         self.config = config
-        self._recurrent: list[tuple[Array, Array]] = []  # (H, gates) and its bias, of each layer
-        self._input: list[tuple[Array, Array]] = []  # (below, gates) and its bias, of each layer
-        units = config.units
+        cell = _CELLS[config.cell]
+        self._recurrent: list[tuple[Array, Array]] = []  # (gates, H) and its bias, (gates, 1), of each layer
+        projections: list[tuple[Array, Array]] = []  # (gates, below) and its bias, into each layer
         for layer in range(config.layers):
             kernel, recurrent, bias = (
-                weights[f"layer{layer}.{part}"] for part in ("kernel", "recurrent_kernel", "bias")
+                cell.arrange(weights[f"layer{layer}.{part}"]) for part in ("kernel", "recurrent_kernel", "bias")
             )
-            recurrent_bias = np.zeros(0, np.float32)
-            if config.cell == "lstm":
-                # sigmoid(x) = tanh(x / 2) / 2 + 1 / 2: with the columns of the three sigmoid gates
-                # halved and moved to the front, one tanh serves all four.
-                def arrange(a: Array) -> Array:
-                    i, f, g, o = np.split(a, 4, axis=-1)
-                    return np.concatenate([i / 2, f / 2, o / 2, g], axis=-1)
-
-                kernel, recurrent, bias = arrange(kernel), arrange(recurrent), arrange(bias)
-            elif config.cell == "gru":
-
-                def halve(a: Array) -> Array:
-                    return np.concatenate([a[..., : 2 * units] / 2, a[..., 2 * units :]], axis=-1)
-
-                kernel, recurrent = halve(kernel), halve(recurrent)
-                bias, recurrent_bias = halve(bias[0]), halve(bias[1])
-            self._input.append((kernel, bias))
-            self._recurrent.append((np.ascontiguousarray(recurrent), recurrent_bias))
-        self._table = weights["embedding"] @ self._input[0][0] + self._input[0][1]  # (V, gates)
-        self._softmax = weights["softmax.kernel"], weights["softmax.bias"]
+            bias, recurrent_bias = bias.T if config.cell == "gru" else (bias, bias[:0])
+            projections.append((kernel, bias))
+            self._recurrent.append((recurrent, recurrent_bias[:, None]))
+        projections.append((_Cell.arrange(weights["softmax.kernel"]), weights["softmax.bias"]))
+        kernel, bias = projections[0]
+        self._table = weights["embedding"] @ kernel.T + bias  # (V, gates)
+        self._projections = projections[1:]
 
     def zero_state(self, batch_size: int = 1) -> State:
         """The state before the first character, for B streams."""
         zeros = np.zeros((batch_size, self.config.units), np.float32)
         return [(zeros,) * len(state_parts(self.config.cell)) for _ in range(self.config.layers)]
+
+    def start(self, state: State) -> Reader:
+        """Go on from a state, which is left unchanged, a character at a time."""
+        cell = _CELLS[self.config.cell]
+        layers = [cell(*recurrent, part) for recurrent, part in zip(self._recurrent, state, strict=True)]
+        return Reader(self._table, layers, self._projections)
 
     def forward(self, ids: npt.NDArray[np.integer], state: State) -> tuple[Array, State]:
         """Read characters.
@@ -104,17 +97,8 @@ class Network:
         Returns:
             Logits of the character after each of them, (B, T, V), and the state after the last.
         """
-        run = {"lstm": _lstm, "gru": _gru, "rnn": _rnn}[self.config.cell]
-        x = self._table[ids.T]  # (T, B, gates): time first, so that a step is contiguous
-        new_state: State = []
-        for layer, (recurrent, recurrent_bias) in enumerate(self._recurrent):
-            if layer > 0:
-                kernel, bias = self._input[layer]
-                x = x @ kernel + bias
-            x, layer_state = run(x, recurrent, recurrent_bias, state[layer])  # (T, B, H)
-            new_state.append(layer_state)
-        kernel, bias = self._softmax
-        return (x @ kernel + bias).transpose(1, 0, 2), new_state
+        reader = self.start(state)
+        return reader.read_all(ids), reader.state
 
     def log_probabilities(self, ids: npt.NDArray[np.integer], state: State) -> tuple[npt.NDArray[np.float64], State]:
         """How probable ids[1:] are, each given what came before it.
@@ -135,6 +119,45 @@ class Network:
         return -float(found.sum()), state
 
 
+class Reader:
+    """B streams being read, their state in place.
+
+    What a step works on has a column for each stream: a product of kernel and state, in this order, is what
+    BLAS is fastest at, for one stream and for many; and the gates are rows that lie together.
+    """
+
+    def __init__(self, table: Array, layers: list[_Cell], projections: list[tuple[Array, Array]]) -> None:
+        """Take the first layer's input table, the layers, and what each one's output goes through."""
+        self._table = table
+        self._layers = layers
+        self._projections = [(kernel, bias, bias[:, None]) for kernel, bias in projections]
+
+    @property
+    def state(self) -> State:
+        """A copy of it."""
+        return [tuple(part.T.copy() for part in layer.state) for layer in self._layers]
+
+    def read(self, ids: npt.NDArray[np.integer]) -> Array:
+        """Read one character of each stream, (B,): logits of the next, (B, V)."""
+        x: Array = self._table.take(ids, axis=0).T
+        for layer, (kernel, _, bias) in zip(self._layers, self._projections, strict=True):
+            layer.step(x)
+            x = np.dot(kernel, layer.h)
+            np.add(x, bias, x)
+        return x.T
+
+    def read_all(self, ids: npt.NDArray[np.integer]) -> Array:
+        """Read characters, (B, T), a layer after the other: logits after each, (B, T, V)."""
+        x: Array = self._table[ids.T]  # (T, B, gates)
+        for layer, (kernel, bias, _) in zip(self._layers, self._projections, strict=True):
+            outputs = np.empty((*x.shape[:2], len(layer.h)), np.float32)  # (T, B, H)
+            for t in range(len(x)):
+                layer.step(x[t].T)
+                outputs[t] = layer.h.T
+            x = outputs @ kernel.T + bias
+        return x.transpose(1, 0, 2)
+
+
 def log_probabilities(logits: Array, ids: npt.NDArray[np.integer]) -> npt.NDArray[np.float64]:
     """Natural logarithms of the probabilities, (B,), that the softmax of logits, (B, V), gives to ids, (B,)."""
     scores = logits.astype(np.float64)
@@ -143,51 +166,90 @@ def log_probabilities(logits: Array, ids: npt.NDArray[np.integer]) -> npt.NDArra
     return np.asarray(chosen - np.log(np.exp(scores, out=scores).sum(axis=-1)))
 
 
-def _lstm(x: Array, recurrent: Array, _: Array, state: tuple[Array, ...]) -> tuple[Array, tuple[Array, ...]]:
-    """Run one LSTM layer over projected inputs x (T, B, 4H), gates arranged as i/2, f/2, o/2, g."""
-    h, c = state
-    units = h.shape[1]
-    outputs = np.empty((*x.shape[:2], units), np.float32)
-    gates = np.empty(x.shape[1:], np.float32)
-    tanhs, g = gates[:, : 3 * units], gates[:, 3 * units :]
-    sigmoids = np.empty(tanhs.shape, np.float32)  # apart from gates: contiguous rows are faster
-    i, f, o = (sigmoids[:, k * units : (k + 1) * units] for k in range(3))
-    for t in range(len(x)):
-        np.matmul(h, recurrent, out=gates)
-        np.add(gates, x[t], out=gates)
-        np.tanh(gates, out=gates)
-        np.multiply(tanhs, 0.5, out=sigmoids)
-        np.add(sigmoids, 0.5, out=sigmoids)
-        c = f * c
-        np.multiply(i, g, out=i)
-        np.add(c, i, out=c)
-        h = outputs[t]
-        np.tanh(c, out=h)
-        np.multiply(h, o, out=h)
-    return outputs, (h, c)
+_HALF = np.array(0.5, np.float32)  # an array, which operations take faster than a number
 
 
-def _gru(
-    x: Array, recurrent: Array, recurrent_bias: Array, state: tuple[Array, ...]
-) -> tuple[Array, tuple[Array, ...]]:
-    """Run one GRU layer (reset after the product) over x (T, B, 3H), gates as z/2, r/2, h."""
-    (h,) = state
-    units = h.shape[1]
-    outputs = np.empty((*x.shape[:2], units), np.float32)
-    for t in range(len(x)):
-        inner = h @ recurrent + recurrent_bias
-        gates = np.tanh(x[t, :, : 2 * units] + inner[:, : 2 * units]) * 0.5 + 0.5
-        z, r = gates[:, :units], gates[:, units:]
-        candidate = np.tanh(x[t, :, 2 * units :] + r * inner[:, 2 * units :])
-        outputs[t] = candidate + z * (h - candidate)
-        h = outputs[t]
-    return outputs, (h,)
+class _Cell:
+    """One recurrent layer of B streams.
+
+    Attributes:
+        h: its output, (H, B), overwritten by each step.
+        state: what it hands on from step to step, each (H, B); h is the first.
+    """
+
+    def __init__(self, kernel: Array, bias: Array, state: tuple[Array, ...]) -> None:
+        """Take the recurrent kernel, (gates, H), and its bias, (gates, 1), as arranged, and a state, each (B, H)."""
+        self._kernel = kernel
+        self._bias = bias
+        self.state = tuple(part.T.copy() for part in state)
+        self.h = self.state[0]
+
+    @staticmethod
+    def arrange(weight: Array) -> Array:
+        """A kernel or bias, (..., gates), as the cell wants it: (gates, ...), contiguous."""
+        return np.ascontiguousarray(weight.T)
+
+    def step(self, x: Array) -> None:
+        """Take the input's projection, (gates, B), and make the next h of it."""
+        raise NotImplementedError
 
 
-def _rnn(x: Array, recurrent: Array, _: Array, state: tuple[Array, ...]) -> tuple[Array, tuple[Array, ...]]:
-    """Run one plain tanh layer over x (T, B, H)."""
-    (h,) = state
-    outputs = np.empty_like(x)
-    for t in range(len(x)):
-        h = np.tanh(x[t] + h @ recurrent, out=outputs[t])
-    return outputs, (h,)
+class _Lstm(_Cell):
+    """Its gates' rows are o, i, f, g; c follows them, so that i * g and f * c are one operation.
+
+    sigmoid(x) = tanh(x / 2) / 2 + 1 / 2: with the weights of the three sigmoid gates halved, one tanh serves all four.
+    """
+
+    def __init__(self, kernel: Array, bias: Array, state: tuple[Array, ...]) -> None:
+        super().__init__(kernel, bias, state)
+        units, streams = self.h.shape
+        rows = np.empty((5 * units, streams), np.float32)
+        self._gates, self._sigmoids, self._o = (rows[: n * units] for n in (4, 3, 1))
+        self._i, self._f, self._c = (rows[n * units : (n + 1) * units] for n in (1, 2, 4))
+        self._i_f, self._g_c = rows[units : 3 * units], rows[3 * units :]
+        self._c[...] = self.state[1]
+        self.state = self.h, self._c
+
+    @staticmethod
+    def arrange(weight: Array) -> Array:
+        i, f, g, o = np.split(weight, 4, axis=-1)
+        return _Cell.arrange(np.concatenate([o / 2, i / 2, f / 2, g], axis=-1))
+
+    def step(self, x: Array) -> None:
+        gates, sigmoids, c, h = self._gates, self._sigmoids, self._c, self.h
+        np.dot(self._kernel, h, gates)
+        np.add(gates, x, gates)
+        np.tanh(gates, gates)
+        np.multiply(sigmoids, _HALF, sigmoids)
+        np.add(sigmoids, _HALF, sigmoids)
+        np.multiply(self._i_f, self._g_c, self._i_f)
+        np.add(self._i, self._f, c)
+        np.tanh(c, h)
+        np.multiply(h, self._o, h)
+
+
+class _Gru(_Cell):
+    """Its gates' rows are z, r, h, the first two halved as an LSTM's are; reset after the product."""
+
+    @staticmethod
+    def arrange(weight: Array) -> Array:
+        z, r, h = np.split(weight, 3, axis=-1)
+        return _Cell.arrange(np.concatenate([z / 2, r / 2, h], axis=-1))
+
+    def step(self, x: Array) -> None:
+        h, units = self.h, len(self.h)
+        inner = np.dot(self._kernel, h) + self._bias
+        gates = np.tanh(x[: 2 * units] + inner[: 2 * units]) * _HALF + _HALF
+        z, r = gates[:units], gates[units:]
+        candidate = np.tanh(x[2 * units :] + r * inner[2 * units :])
+        np.add(candidate, z * (h - candidate), h)
+
+
+class _Rnn(_Cell):
+    """A plain tanh layer."""
+
+    def step(self, x: Array) -> None:
+        np.tanh(x + np.dot(self._kernel, self.h), self.h)
+
+
+_CELLS: dict[str, type[_Cell]] = {"lstm": _Lstm, "gru": _Gru, "rnn": _Rnn}
