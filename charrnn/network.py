@@ -55,26 +55,34 @@ class Network:
     """Embedding -> recurrent layers -> softmax logits, as NumPy arrays.
 
     The first layer's input projection is a table: (embedding @ kernel + bias), one row a character,
-    so that a step looks a row up where it would multiply a vector by a matrix.
+    so that a step looks a row up where it would multiply a vector by a matrix. What else multiplies a layer's
+    output is one matrix: its recurrent kernel, for the next step, and below it the kernel of the layer above.
     """
 
     def __init__(self, config: NetworkConfig, weights: Mapping[str, Array]) -> None:
         """Take the weights of `weight_shapes(config)`, float32."""
         self.config = config
-        cell = _CELLS[config.cell]
-        self._recurrent: list[tuple[Array, Array]] = []  # (gates, H) and its bias, (gates, 1), of each layer
-        projections: list[tuple[Array, Array]] = []  # (gates, below) and its bias, into each layer
+        self._cell = _CELLS[config.cell]
+        self._gates = GATES[config.cell] * config.units
+        kernels, recurrent_kernels, biases, recurrent_biases = [], [], [], []
         for layer in range(config.layers):
             kernel, recurrent, bias = (
-                cell.arrange(weights[f"layer{layer}.{part}"]) for part in ("kernel", "recurrent_kernel", "bias")
+                self._cell.arrange(weights[f"layer{layer}.{part}"]) for part in ("kernel", "recurrent_kernel", "bias")
             )
-            bias, recurrent_bias = bias.T if config.cell == "gru" else (bias, bias[:0])
-            projections.append((kernel, bias))
-            self._recurrent.append((recurrent, recurrent_bias[:, None]))
-        projections.append((_Cell.arrange(weights["softmax.kernel"]), weights["softmax.bias"]))
-        kernel, bias = projections[0]
-        self._table = weights["embedding"] @ kernel.T + bias  # (V, gates)
-        self._projections = projections[1:]
+            bias, recurrent_bias = bias if config.cell == "gru" else (bias, np.zeros_like(bias))
+            kernels.append(kernel)
+            recurrent_kernels.append(recurrent)
+            biases.append(bias)
+            recurrent_biases.append(recurrent_bias)
+        kernels.append(weights["softmax.kernel"])
+        biases.append(weights["softmax.bias"])
+        self._table = weights["embedding"] @ kernels[0] + biases[0]  # (V, gates)
+        self._layers = [  # of each (gates + what is above, H) and its bias, a column
+            (np.ascontiguousarray(np.concatenate([recurrent, above], axis=1).T), np.concatenate(bias)[:, None])
+            for recurrent, above, *bias in zip(
+                recurrent_kernels, kernels[1:], recurrent_biases, biases[1:], strict=True
+            )
+        ]
 
     def zero_state(self, batch_size: int = 1) -> State:
         """The state before the first character, for B streams."""
@@ -83,12 +91,11 @@ class Network:
 
     def start(self, state: State) -> Reader:
         """Go on from a state, which is left unchanged, a character at a time."""
-        cell = _CELLS[self.config.cell]
-        layers = [cell(*recurrent, part) for recurrent, part in zip(self._recurrent, state, strict=True)]
-        return Reader(self._table, layers, self._projections)
+        cells = [self._cell(*layer, part, self._gates) for layer, part in zip(self._layers, state, strict=True)]
+        return Reader(self._table, cells)
 
     def forward(self, ids: npt.NDArray[np.integer], state: State) -> tuple[Array, State]:
-        """Read characters.
+        """Read characters, one layer after the other.
 
         Args:
             ids: (B, T).
@@ -97,8 +104,18 @@ class Network:
         Returns:
             Logits of the character after each of them, (B, T, V), and the state after the last.
         """
-        reader = self.start(state)
-        return reader.read_all(ids), reader.state
+        gates = self._gates
+        x: Array = self._table[ids.T]  # (T, B, gates)
+        new_state: State = []
+        for (kernel, bias), part in zip(self._layers, state, strict=True):
+            cell = self._cell(kernel[:gates], bias[:gates], part, gates)
+            outputs = np.empty((*x.shape[:2], self.config.units), np.float32)  # (T, B, H)
+            for t in range(len(x)):
+                cell.step(x[t].T)
+                outputs[t] = cell.h.T
+            new_state.append(cell.state())
+            x = outputs @ kernel[gates:].T + bias[gates:, 0]
+        return x.transpose(1, 0, 2), new_state
 
     def log_probabilities(self, ids: npt.NDArray[np.integer], state: State) -> tuple[npt.NDArray[np.float64], State]:
         """How probable ids[1:] are, each given what came before it.
@@ -120,42 +137,28 @@ class Network:
 
 
 class Reader:
-    """B streams being read, their state in place.
+    """B streams that are read a character at a time, their state in place.
 
     What a step works on has a column for each stream: a product of kernel and state, in this order, is what
     BLAS is fastest at, for one stream and for many; and the gates are rows that lie together.
     """
 
-    def __init__(self, table: Array, layers: list[_Cell], projections: list[tuple[Array, Array]]) -> None:
-        """Take the first layer's input table, the layers, and what each one's output goes through."""
+    def __init__(self, table: Array, cells: list[_Cell]) -> None:
+        """Take the first layer's input table, (V, gates), and the layers."""
         self._table = table
-        self._layers = layers
-        self._projections = [(kernel, bias, bias[:, None]) for kernel, bias in projections]
+        self._cells = cells
 
-    @property
     def state(self) -> State:
-        """A copy of it."""
-        return [tuple(part.T.copy() for part in layer.state) for layer in self._layers]
+        """A copy of it, as `Network.start` takes it."""
+        return [cell.state() for cell in self._cells]
 
     def read(self, ids: npt.NDArray[np.integer]) -> Array:
-        """Read one character of each stream, (B,): logits of the next, (B, V)."""
+        """Read one character of each stream, (B,): logits of the next, (B, V), until the next call."""
         x: Array = self._table.take(ids, axis=0).T
-        for layer, (kernel, _, bias) in zip(self._layers, self._projections, strict=True):
-            layer.step(x)
-            x = np.dot(kernel, layer.h)
-            np.add(x, bias, x)
+        for cell in self._cells:
+            cell.step(x)
+            x = cell.above
         return x.T
-
-    def read_all(self, ids: npt.NDArray[np.integer]) -> Array:
-        """Read characters, (B, T), a layer after the other: logits after each, (B, T, V)."""
-        x: Array = self._table[ids.T]  # (T, B, gates)
-        for layer, (kernel, bias, _) in zip(self._layers, self._projections, strict=True):
-            outputs = np.empty((*x.shape[:2], len(layer.h)), np.float32)  # (T, B, H)
-            for t in range(len(x)):
-                layer.step(x[t].T)
-                outputs[t] = layer.h.T
-            x = outputs @ kernel.T + bias
-        return x.transpose(1, 0, 2)
 
 
 def log_probabilities(logits: Array, ids: npt.NDArray[np.integer]) -> npt.NDArray[np.float64]:
@@ -170,27 +173,45 @@ _HALF = np.array(0.5, np.float32)  # an array, which operations take faster than
 
 
 class _Cell:
-    """One recurrent layer of B streams.
+    """One recurrent layer of B streams; all it has are columns, one a stream.
 
     Attributes:
-        h: its output, (H, B), overwritten by each step.
-        state: what it hands on from step to step, each (H, B); h is the first.
+        h: its output, (H, B); each step overwrites it.
+        above: the projection of h for what is above, biased; each step overwrites it.
     """
 
-    def __init__(self, kernel: Array, bias: Array, state: tuple[Array, ...]) -> None:
-        """Take the recurrent kernel, (gates, H), and its bias, (gates, 1), as arranged, and a state, each (B, H)."""
+    def __init__(self, kernel: Array, bias: Array, state: tuple[Array, ...], gates: int) -> None:
+        """Take up a state.
+
+        Args:
+            kernel: what h is multiplied by, (gates + above, H): recurrent rows, as arranged, and those above.
+            bias: of the product, (gates + above, 1).
+            state: (h, ...), each (B, H); copied.
+            gates: rows of the recurrent part.
+        """
         self._kernel = kernel
         self._bias = bias
-        self.state = tuple(part.T.copy() for part in state)
-        self.h = self.state[0]
+        self.h: Array = state[0].T.copy()
+        self._product = np.dot(kernel, self.h) + bias
+        self._recurrent, self.above = self._product[:gates], self._product[gates:]
 
     @staticmethod
     def arrange(weight: Array) -> Array:
-        """A kernel or bias, (..., gates), as the cell wants it: (gates, ...), contiguous."""
-        return np.ascontiguousarray(weight.T)
+        """A kernel or bias, (..., gates), with its columns in the cell's order."""
+        return weight
+
+    def state(self) -> tuple[Array, ...]:
+        """A copy of what goes on to the next step, each (B, H)."""
+        return (self.h.T.copy(),)
 
     def step(self, x: Array) -> None:
-        """Take the input's projection, (gates, B), and make the next h of it."""
+        """Take the projection of the input, (gates, B)."""
+        self._advance(x)
+        np.dot(self._kernel, self.h, self._product)
+        np.add(self._product, self._bias, self._product)
+
+    def _advance(self, x: Array) -> None:
+        """Make the next h of the input's projection and that of h."""
         raise NotImplementedError
 
 
@@ -200,29 +221,30 @@ class _Lstm(_Cell):
     sigmoid(x) = tanh(x / 2) / 2 + 1 / 2: with the weights of the three sigmoid gates halved, one tanh serves all four.
     """
 
-    def __init__(self, kernel: Array, bias: Array, state: tuple[Array, ...]) -> None:
-        super().__init__(kernel, bias, state)
+    def __init__(self, kernel: Array, bias: Array, state: tuple[Array, ...], gates: int) -> None:
+        super().__init__(kernel, bias, state, gates)
         units, streams = self.h.shape
         rows = np.empty((5 * units, streams), np.float32)
         self._gates, self._sigmoids, self._o = (rows[: n * units] for n in (4, 3, 1))
         self._i, self._f, self._c = (rows[n * units : (n + 1) * units] for n in (1, 2, 4))
         self._i_f, self._g_c = rows[units : 3 * units], rows[3 * units :]
-        self._c[...] = self.state[1]
-        self.state = self.h, self._c
+        self._c[...] = state[1].T
 
     @staticmethod
     def arrange(weight: Array) -> Array:
         i, f, g, o = np.split(weight, 4, axis=-1)
-        return _Cell.arrange(np.concatenate([o / 2, i / 2, f / 2, g], axis=-1))
+        return np.concatenate([o / 2, i / 2, f / 2, g], axis=-1)
 
-    def step(self, x: Array) -> None:
-        gates, sigmoids, c, h = self._gates, self._sigmoids, self._c, self.h
-        np.dot(self._kernel, h, gates)
-        np.add(gates, x, gates)
+    def state(self) -> tuple[Array, ...]:
+        return self.h.T.copy(), self._c.T.copy()
+
+    def _advance(self, x: Array) -> None:
+        gates, sigmoids, i_f, c, h = self._gates, self._sigmoids, self._i_f, self._c, self.h
+        np.add(self._recurrent, x, gates)
         np.tanh(gates, gates)
         np.multiply(sigmoids, _HALF, sigmoids)
         np.add(sigmoids, _HALF, sigmoids)
-        np.multiply(self._i_f, self._g_c, self._i_f)
+        np.multiply(i_f, self._g_c, i_f)
         np.add(self._i, self._f, c)
         np.tanh(c, h)
         np.multiply(h, self._o, h)
@@ -234,22 +256,21 @@ class _Gru(_Cell):
     @staticmethod
     def arrange(weight: Array) -> Array:
         z, r, h = np.split(weight, 3, axis=-1)
-        return _Cell.arrange(np.concatenate([z / 2, r / 2, h], axis=-1))
+        return np.concatenate([z / 2, r / 2, h], axis=-1)
 
-    def step(self, x: Array) -> None:
-        h, units = self.h, len(self.h)
-        inner = np.dot(self._kernel, h) + self._bias
-        gates = np.tanh(x[: 2 * units] + inner[: 2 * units]) * _HALF + _HALF
+    def _advance(self, x: Array) -> None:
+        h, recurrent, units = self.h, self._recurrent, len(self.h)
+        gates = np.tanh(x[: 2 * units] + recurrent[: 2 * units]) * _HALF + _HALF
         z, r = gates[:units], gates[units:]
-        candidate = np.tanh(x[2 * units :] + r * inner[2 * units :])
+        candidate = np.tanh(x[2 * units :] + r * recurrent[2 * units :])
         np.add(candidate, z * (h - candidate), h)
 
 
 class _Rnn(_Cell):
     """A plain tanh layer."""
 
-    def step(self, x: Array) -> None:
-        np.tanh(x + np.dot(self._kernel, self.h), self.h)
+    def _advance(self, x: Array) -> None:
+        np.tanh(self._recurrent + x, self.h)
 
 
 _CELLS: dict[str, type[_Cell]] = {"lstm": _Lstm, "gru": _Gru, "rnn": _Rnn}

@@ -152,7 +152,7 @@ class Streams:
         self._drawn += 1
         if len(scores) == 1:  # the same for one stream, in half the time
             cumulative = np.add.accumulate(self._choice.weights(scores[0]))
-            self._ids = cumulative.searchsorted(uniform * cumulative[-1], "right")
+            self._ids = cumulative.searchsorted(uniform * cumulative[-1:], "right")
         else:
             cumulative = np.add.accumulate(self._choice.weights(scores), axis=1)
             self._ids = (cumulative > (uniform * cumulative[:, -1])[:, None]).argmax(axis=1)
@@ -167,7 +167,7 @@ class Streams:
         """Go on with some of the streams only: those where the mask, (S,), is true."""
         self.logits = self.logits[which]
         self._ids = None if self._ids is None else self._ids[which]
-        self._reader = self._network.start([tuple(part[which] for part in layer) for layer in self._reader.state])
+        self._reader = self._network.start([tuple(part[which] for part in layer) for layer in self._reader.state()])
         self._uniform = self._uniform[which]
         self._random = [random for random, kept in zip(self._random, which, strict=True) if kept]
 
