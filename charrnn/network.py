@@ -64,24 +64,22 @@ class Network:
         self.config = config
         self._cell = _CELLS[config.cell]
         self._gates = GATES[config.cell] * config.units
-        kernels, recurrent_kernels, biases, recurrent_biases = [], [], [], []
+        kernels, biases, recurrent = [], [], []
         for layer in range(config.layers):
-            kernel, recurrent, bias = (
+            kernel, recurrent_kernel, bias = (
                 self._cell.arrange(weights[f"layer{layer}.{part}"]) for part in ("kernel", "recurrent_kernel", "bias")
             )
-            bias, recurrent_bias = bias if config.cell == "gru" else (bias, np.zeros_like(bias))
+            bias, recurrent_bias = bias if config.cell == "gru" else (bias, bias[:0])
             kernels.append(kernel)
-            recurrent_kernels.append(recurrent)
             biases.append(bias)
-            recurrent_biases.append(recurrent_bias)
-        kernels.append(weights["softmax.kernel"])
-        biases.append(weights["softmax.bias"])
-        self._table = weights["embedding"] @ kernels[0] + biases[0]  # (V, gates)
-        self._layers = [  # of each (gates + what is above, H) and its bias, a column
-            (np.ascontiguousarray(np.concatenate([recurrent, above], axis=1).T), np.concatenate(bias)[:, None])
-            for recurrent, above, *bias in zip(
-                recurrent_kernels, kernels[1:], recurrent_biases, biases[1:], strict=True
-            )
+            recurrent.append((recurrent_kernel, recurrent_bias))
+        table = weights["embedding"] @ kernels[0] + biases[0]
+        # (V, gates and a cache line): rows a power of two apart would take each other's places in the cache.
+        self._table = np.pad(table, ((0, 0), (0, _CACHE_LINE // 4)))
+        above = zip([*kernels[1:], weights["softmax.kernel"]], [*biases[1:], weights["softmax.bias"]], strict=True)
+        self._layers = [
+            (_transposed(own, other), own_bias[:, None], other_bias[:, None])
+            for (own, own_bias), (other, other_bias) in zip(recurrent, above, strict=True)
         ]
 
     def zero_state(self, batch_size: int = 1) -> State:
@@ -91,8 +89,8 @@ class Network:
 
     def start(self, state: State) -> Reader:
         """Go on from a state, which is left unchanged, a character at a time."""
-        cells = [self._cell(*layer, part, self._gates) for layer, part in zip(self._layers, state, strict=True)]
-        return Reader(self._table, cells)
+        cells = [self._cell(self._gates, *layer, part) for layer, part in zip(self._layers, state, strict=True)]
+        return Reader(self._table, self._gates, cells)
 
     def forward(self, ids: npt.NDArray[np.integer], state: State) -> tuple[Array, State]:
         """Read characters, one layer after the other.
@@ -105,16 +103,16 @@ class Network:
             Logits of the character after each of them, (B, T, V), and the state after the last.
         """
         gates = self._gates
-        x: Array = self._table[ids.T]  # (T, B, gates)
+        x: Array = self._table[ids.T][..., :gates]  # (T, B, gates)
         new_state: State = []
-        for (kernel, bias), part in zip(self._layers, state, strict=True):
-            cell = self._cell(kernel[:gates], bias[:gates], part, gates)
+        for (kernel, recurrent_bias, bias), part in zip(self._layers, state, strict=True):
+            cell = self._cell(gates, kernel[:gates], recurrent_bias, bias[:0], part)
             outputs = np.empty((*x.shape[:2], self.config.units), np.float32)  # (T, B, H)
             for t in range(len(x)):
                 cell.step(x[t].T)
                 outputs[t] = cell.h.T
             new_state.append(cell.state())
-            x = outputs @ kernel[gates:].T + bias[gates:, 0]
+            x = outputs @ kernel[gates:].T + bias[:, 0]
         return x.transpose(1, 0, 2), new_state
 
     def log_probabilities(self, ids: npt.NDArray[np.integer], state: State) -> tuple[npt.NDArray[np.float64], State]:
@@ -143,9 +141,10 @@ class Reader:
     BLAS is fastest at, for one stream and for many; and the gates are rows that lie together.
     """
 
-    def __init__(self, table: Array, cells: list[_Cell]) -> None:
-        """Take the first layer's input table, (V, gates), and the layers."""
+    def __init__(self, table: Array, gates: int, cells: list[_Cell]) -> None:
+        """Take the first layer's input table, (V, gates or more), and the layers."""
         self._table = table
+        self._gates = gates
         self._cells = cells
 
     def state(self) -> State:
@@ -154,7 +153,7 @@ class Reader:
 
     def read(self, ids: npt.NDArray[np.integer]) -> Array:
         """Read one character of each stream, (B,): logits of the next, (B, V), until the next call."""
-        x: Array = self._table.take(ids, axis=0).T
+        x: Array = self._table.take(ids, axis=0)[:, : self._gates].T
         for cell in self._cells:
             cell.step(x)
             x = cell.above
@@ -169,6 +168,18 @@ def log_probabilities(logits: Array, ids: npt.NDArray[np.integer]) -> npt.NDArra
     return np.asarray(chosen - np.log(np.exp(scores, out=scores).sum(axis=-1)))
 
 
+_CACHE_LINE = 64  # bytes
+
+
+def _transposed(*kernels: Array) -> Array:
+    """Kernels of h, each (H, columns), as one (all columns, H) that starts with a cache line: read the fastest so."""
+    units, columns = len(kernels[0]), sum(kernel.shape[1] for kernel in kernels)
+    room = np.empty(columns * units + _CACHE_LINE // 4, np.float32)
+    first = -room.__array_interface__["data"][0] % _CACHE_LINE // 4
+    rows = room[first : first + columns * units].reshape(columns, units)
+    return np.concatenate([kernel.T for kernel in kernels], out=rows)
+
+
 _HALF = np.array(0.5, np.float32)  # an array, which operations take faster than a number
 
 
@@ -180,19 +191,21 @@ class _Cell:
         above: the projection of h for what is above, biased; each step overwrites it.
     """
 
-    def __init__(self, kernel: Array, bias: Array, state: tuple[Array, ...], gates: int) -> None:
+    def __init__(self, gates: int, kernel: Array, recurrent_bias: Array, bias: Array, state: tuple[Array, ...]) -> None:
         """Take up a state.
 
         Args:
-            kernel: what h is multiplied by, (gates + above, H): recurrent rows, as arranged, and those above.
-            bias: of the product, (gates + above, 1).
+            gates: rows of the recurrent kernel.
+            kernel: what h is multiplied by, (gates + above, H): the recurrent kernel's rows, then those above.
+            recurrent_bias: (gates, 1), of a GRU.
+            bias: of what is above, (above, 1).
             state: (h, ...), each (B, H); copied.
-            gates: rows of the recurrent part.
         """
         self._kernel = kernel
+        self._recurrent_bias = recurrent_bias
         self._bias = bias
         self.h: Array = state[0].T.copy()
-        self._product = np.dot(kernel, self.h) + bias
+        self._product: Array = np.dot(kernel, self.h)
         self._recurrent, self.above = self._product[:gates], self._product[gates:]
 
     @staticmethod
@@ -208,7 +221,7 @@ class _Cell:
         """Take the projection of the input, (gates, B)."""
         self._advance(x)
         np.dot(self._kernel, self.h, self._product)
-        np.add(self._product, self._bias, self._product)
+        np.add(self.above, self._bias, self.above)
 
     def _advance(self, x: Array) -> None:
         """Make the next h of the input's projection and that of h."""
@@ -221,8 +234,8 @@ class _Lstm(_Cell):
     sigmoid(x) = tanh(x / 2) / 2 + 1 / 2: with the weights of the three sigmoid gates halved, one tanh serves all four.
     """
 
-    def __init__(self, kernel: Array, bias: Array, state: tuple[Array, ...], gates: int) -> None:
-        super().__init__(kernel, bias, state, gates)
+    def __init__(self, gates: int, kernel: Array, recurrent_bias: Array, bias: Array, state: tuple[Array, ...]) -> None:
+        super().__init__(gates, kernel, recurrent_bias, bias, state)
         units, streams = self.h.shape
         rows = np.empty((5 * units, streams), np.float32)
         self._gates, self._sigmoids, self._o = (rows[: n * units] for n in (4, 3, 1))
@@ -259,7 +272,7 @@ class _Gru(_Cell):
         return np.concatenate([z / 2, r / 2, h], axis=-1)
 
     def _advance(self, x: Array) -> None:
-        h, recurrent, units = self.h, self._recurrent, len(self.h)
+        h, recurrent, units = self.h, self._recurrent + self._recurrent_bias, len(self.h)
         gates = np.tanh(x[: 2 * units] + recurrent[: 2 * units]) * _HALF + _HALF
         z, r = gates[:units], gates[units:]
         candidate = np.tanh(x[2 * units :] + r * recurrent[2 * units :])

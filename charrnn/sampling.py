@@ -72,7 +72,7 @@ class Choice:
             return scores
         scores -= np.maximum.reduce(scores, axis=-1, keepdims=True)
         scores /= self.temperature
-        weights = np.exp(scores, out=scores)
+        weights = np.exp(scores, scores)
         if self.top_k is not None or self.top_p is not None:
             self._keep_likeliest(weights)
         if self.min_p is not None:
