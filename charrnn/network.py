@@ -6,8 +6,9 @@ logits, state = network.forward(ids, network.zero_state(batch_size))
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -112,7 +113,7 @@ class Network:
                 cell.step(x[t].T)
                 outputs[t] = cell.h.T
             new_state.append(cell.state())
-            x = outputs @ kernel[gates:].T + bias[:, 0]
+            x = outputs @ kernel[gates : gates + len(bias)].T + bias[:, 0]
         return x.transpose(1, 0, 2), new_state
 
     def log_probabilities(self, ids: npt.NDArray[np.integer], state: State) -> tuple[npt.NDArray[np.float64], State]:
@@ -169,15 +170,29 @@ def log_probabilities(logits: Array, ids: npt.NDArray[np.integer]) -> npt.NDArra
 
 
 _CACHE_LINE = 64  # bytes
+_BLOCKS = (128, 64, 32, 16)  # rows
+_SMALL_PRODUCT = 1_000_000  # multiplications up to which OpenBLAS, with AVX-512, does not rearrange the factors first
+_Product = Callable[[Array, Array, Array], Any]
+
+
+def _block(rows: int, units: int, streams: int) -> int:
+    """Rows of a kernel, (rows, units), to multiply at once: a kernel is used once, and not worth rearranging."""
+    small = (n for n in _BLOCKS if rows % n == 0 and n * units * streams <= _SMALL_PRODUCT)
+    return next(small, rows)
 
 
 def _transposed(*kernels: Array) -> Array:
-    """Kernels of h, each (H, columns), as one (all columns, H) that starts with a cache line: read the fastest so."""
+    """Kernels of h, each (H, columns), as one (all columns, H), filled up with zeros to whole blocks.
+
+    It starts where a cache line does, and is read the faster for it.
+    """
     units, columns = len(kernels[0]), sum(kernel.shape[1] for kernel in kernels)
-    room = np.empty(columns * units + _CACHE_LINE // 4, np.float32)
+    rows = -(-columns // 32) * 32
+    room = np.zeros(rows * units + _CACHE_LINE // 4, np.float32)
     first = -room.__array_interface__["data"][0] % _CACHE_LINE // 4
-    rows = room[first : first + columns * units].reshape(columns, units)
-    return np.concatenate([kernel.T for kernel in kernels], out=rows)
+    stacked = room[first : first + rows * units].reshape(rows, units)
+    np.concatenate([kernel.T for kernel in kernels], out=stacked[:columns])
+    return stacked
 
 
 _HALF = np.array(0.5, np.float32)  # an array, which operations take faster than a number
@@ -196,17 +211,28 @@ class _Cell:
 
         Args:
             gates: rows of the recurrent kernel.
-            kernel: what h is multiplied by, (gates + above, H): the recurrent kernel's rows, then those above.
+            kernel: what h is multiplied by, (at least gates + above, H): the recurrent kernel's rows, those
+                above; more to fill the last block.
             recurrent_bias: (gates, 1), of a GRU.
             bias: of what is above, (above, 1).
             state: (h, ...), each (B, H); copied.
         """
-        self._kernel = kernel
         self._recurrent_bias = recurrent_bias
         self._bias = bias
         self.h: Array = state[0].T.copy()
-        self._product: Array = np.dot(kernel, self.h)
-        self._recurrent, self.above = self._product[:gates], self._product[gates:]
+        units, streams = self.h.shape
+        rows = gates + len(bias)
+        product = np.empty((len(kernel), streams), np.float32)
+        self._recurrent, self.above = product[:gates], product[gates:rows]
+        if streams == 1:
+            self._kernel, self._product = kernel[:rows], product[:rows]
+        else:
+            block = _block(len(kernel), units, streams)
+            blocks = len(kernel) // block
+            self._kernel = kernel.reshape(blocks, block, units)
+            self._product = product.reshape(blocks, block, streams)
+        self._multiply: _Product = np.dot if streams == 1 else np.matmul  # the first has less to look at
+        self._multiply(self._kernel, self.h, self._product)
 
     @staticmethod
     def arrange(weight: Array) -> Array:
@@ -220,7 +246,7 @@ class _Cell:
     def step(self, x: Array) -> None:
         """Take the projection of the input, (gates, B)."""
         self._advance(x)
-        np.dot(self._kernel, self.h, self._product)
+        self._multiply(self._kernel, self.h, self._product)
         np.add(self.above, self._bias, self.above)
 
     def _advance(self, x: Array) -> None:
