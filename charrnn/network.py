@@ -170,14 +170,20 @@ def log_probabilities(logits: Array, ids: npt.NDArray[np.integer]) -> npt.NDArra
 
 
 _CACHE_LINE = 64  # bytes
-_BLOCKS = (128, 64, 32, 16)  # rows
 _SMALL_PRODUCT = 1_000_000  # multiplications up to which OpenBLAS, with AVX-512, does not rearrange the factors first
+_LONG_ROW = 512  # numbers from which a row alone is multiplied as fast as four together
 _Product = Callable[[Array, Array, Array], Any]
 
 
 def _block(rows: int, units: int, streams: int) -> int:
-    """Rows of a kernel, (rows, units), to multiply at once: a kernel is used once, and not worth rearranging."""
-    small = (n for n in _BLOCKS if rows % n == 0 and n * units * streams <= _SMALL_PRODUCT)
+    """How many rows of a kernel, (rows, units), to multiply at once.
+
+    One stream: long rows one by one, so that memory is read in one sweep; that counts where the cache is too small.
+    Several: so few that OpenBLAS does not rearrange them first, which is not worth it for one use.
+    """
+    if streams == 1:
+        return 1 if units >= _LONG_ROW else rows
+    small = (n for n in (128, 64, 32, 16) if rows % n == 0 and n * units * streams <= _SMALL_PRODUCT)
     return next(small, rows)
 
 
@@ -222,16 +228,19 @@ class _Cell:
         self.h: Array = state[0].T.copy()
         units, streams = self.h.shape
         rows = gates + len(bias)
-        product = np.empty((len(kernel), streams), np.float32)
-        self._recurrent, self.above = product[:gates], product[gates:rows]
         if streams == 1:
-            self._kernel, self._product = kernel[:rows], product[:rows]
+            kernel = kernel[:rows]
+        product: Array = np.empty((len(kernel), streams), np.float32)
+        self._recurrent, self.above = product[:gates], product[gates:rows]
+        block = _block(len(kernel), units, streams)
+        blocks = len(kernel) // block
+        if blocks == 1:
+            self._multiply: _Product = np.dot  # has less to look at than matmul
+            self._kernel, self._product = kernel, product
         else:
-            block = _block(len(kernel), units, streams)
-            blocks = len(kernel) // block
+            self._multiply = np.matmul
             self._kernel = kernel.reshape(blocks, block, units)
             self._product = product.reshape(blocks, block, streams)
-        self._multiply: _Product = np.dot if streams == 1 else np.matmul  # the first has less to look at
         self._multiply(self._kernel, self.h, self._product)
 
     @staticmethod

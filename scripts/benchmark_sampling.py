@@ -296,8 +296,8 @@ def table(shape: tuple[int, int], speeds: Speeds) -> list[str]:
     """A shape's table in Markdown."""
     medians = {key: statistics.median(values) for key, (_, values) in speeds.items()}
     lines = [
-        f"| {shape[0]}x{shape[1]} | one stream, chars/s | of the limit | charrnn is | "
-        f"| {MANY} streams, chars/s | charrnn is | |",
+        f"| {shape[0]}x{shape[1]} | one stream, chars/s | of the limit | charrnn is | setting "
+        f"| {MANY} streams, chars/s | charrnn is | setting |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for contender in CONTENDERS:
@@ -309,7 +309,8 @@ def table(shape: tuple[int, int], speeds: Speeds) -> list[str]:
             cells.append(f"{medians[key]:,.0f} ({min(values):,.0f} to {max(values):,.0f})")
             if key[1] == 1:
                 cells.append(f"{medians[key] / medians['limit', 1]:.0%}")
-            cells.append(f"{medians['charrnn', key[1]] / medians[key]:.3g} times")
+            times = medians["charrnn", key[1]] / medians[key]
+            cells.append(f"{times:,.{0 if times >= 100 else 2}f} times")
             cells.append(", ".join(f"{name} {value}" for name, value in setting.items()))
         lines.append(f"| {contender} | {' | '.join(cells + [''] * (7 - len(cells)))} |")
     return lines
