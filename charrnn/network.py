@@ -6,8 +6,9 @@ logits, state = network.forward(ids, network.zero_state(batch_size))
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -55,47 +56,45 @@ class Network:
     """Embedding -> recurrent layers -> softmax logits, as NumPy arrays.
 
     The first layer's input projection is a table: (embedding @ kernel + bias), one row a character,
-    so that a step looks a row up where it would multiply a vector by a matrix.
+    so that a step looks a row up where it would multiply a vector by a matrix. What else multiplies a layer's
+    output is one matrix: its recurrent kernel, for the next step, and below it the kernel of the layer above.
     """
 
     def __init__(self, config: NetworkConfig, weights: Mapping[str, Array]) -> None:
         """Take the weights of `weight_shapes(config)`, float32."""
         self.config = config
-        self._recurrent: list[tuple[Array, Array]] = []  # (H, gates) and its bias, of each layer
-        self._input: list[tuple[Array, Array]] = []  # (below, gates) and its bias, of each layer
-        units = config.units
+        self._cell = _CELLS[config.cell]
+        self._gates = GATES[config.cell] * config.units
+        kernels, biases, recurrent = [], [], []
         for layer in range(config.layers):
-            kernel, recurrent, bias = (
-                weights[f"layer{layer}.{part}"] for part in ("kernel", "recurrent_kernel", "bias")
+            kernel, recurrent_kernel, bias = (
+                self._cell.arrange(weights[f"layer{layer}.{part}"]) for part in ("kernel", "recurrent_kernel", "bias")
             )
-            recurrent_bias = np.zeros(0, np.float32)
-            if config.cell == "lstm":
-                # sigmoid(x) = tanh(x / 2) / 2 + 1 / 2: with the columns of the three sigmoid gates
-                # halved and moved to the front, one tanh serves all four.
-                def arrange(a: Array) -> Array:
-                    i, f, g, o = np.split(a, 4, axis=-1)
-                    return np.concatenate([i / 2, f / 2, o / 2, g], axis=-1)
-
-                kernel, recurrent, bias = arrange(kernel), arrange(recurrent), arrange(bias)
-            elif config.cell == "gru":
-
-                def halve(a: Array) -> Array:
-                    return np.concatenate([a[..., : 2 * units] / 2, a[..., 2 * units :]], axis=-1)
-
-                kernel, recurrent = halve(kernel), halve(recurrent)
-                bias, recurrent_bias = halve(bias[0]), halve(bias[1])
-            self._input.append((kernel, bias))
-            self._recurrent.append((np.ascontiguousarray(recurrent), recurrent_bias))
-        self._table = weights["embedding"] @ self._input[0][0] + self._input[0][1]  # (V, gates)
-        self._softmax = weights["softmax.kernel"], weights["softmax.bias"]
+            bias, recurrent_bias = bias if config.cell == "gru" else (bias, bias[:0])
+            kernels.append(kernel)
+            biases.append(bias)
+            recurrent.append((recurrent_kernel, recurrent_bias))
+        table = weights["embedding"] @ kernels[0] + biases[0]
+        # (V, gates and a cache line): rows a power of two apart would take each other's places in the cache.
+        self._table = np.pad(table, ((0, 0), (0, _CACHE_LINE // 4)))
+        above = zip([*kernels[1:], weights["softmax.kernel"]], [*biases[1:], weights["softmax.bias"]], strict=True)
+        self._layers = [
+            (_transposed(own, other), own_bias[:, None], other_bias[:, None])
+            for (own, own_bias), (other, other_bias) in zip(recurrent, above, strict=True)
+        ]
 
     def zero_state(self, batch_size: int = 1) -> State:
         """The state before the first character, for B streams."""
         zeros = np.zeros((batch_size, self.config.units), np.float32)
         return [(zeros,) * len(state_parts(self.config.cell)) for _ in range(self.config.layers)]
 
+    def start(self, state: State) -> Reader:
+        """Go on from a state, which is left unchanged, a character at a time."""
+        cells = [self._cell(self._gates, *layer, part) for layer, part in zip(self._layers, state, strict=True)]
+        return Reader(self._table, self._gates, cells)
+
     def forward(self, ids: npt.NDArray[np.integer], state: State) -> tuple[Array, State]:
-        """Read characters.
+        """Read characters, one layer after the other.
 
         Args:
             ids: (B, T).
@@ -104,17 +103,18 @@ class Network:
         Returns:
             Logits of the character after each of them, (B, T, V), and the state after the last.
         """
-        run = {"lstm": _lstm, "gru": _gru, "rnn": _rnn}[self.config.cell]
-        x = self._table[ids.T]  # (T, B, gates): time first, so that a step is contiguous
+        gates = self._gates
+        x: Array = self._table[ids.T][..., :gates]  # (T, B, gates)
         new_state: State = []
-        for layer, (recurrent, recurrent_bias) in enumerate(self._recurrent):
-            if layer > 0:
-                kernel, bias = self._input[layer]
-                x = x @ kernel + bias
-            x, layer_state = run(x, recurrent, recurrent_bias, state[layer])  # (T, B, H)
-            new_state.append(layer_state)
-        kernel, bias = self._softmax
-        return (x @ kernel + bias).transpose(1, 0, 2), new_state
+        for (kernel, recurrent_bias, bias), part in zip(self._layers, state, strict=True):
+            cell = self._cell(gates, kernel[:gates], recurrent_bias, bias[:0], part)
+            outputs = np.empty((*x.shape[:2], self.config.units), np.float32)  # (T, B, H)
+            for t in range(len(x)):
+                cell.step(x[t].T)
+                outputs[t] = cell.h.T
+            new_state.append(cell.state())
+            x = outputs @ kernel[gates : gates + len(bias)].T + bias[:, 0]
+        return x.transpose(1, 0, 2), new_state
 
     def log_probabilities(self, ids: npt.NDArray[np.integer], state: State) -> tuple[npt.NDArray[np.float64], State]:
         """How probable ids[1:] are, each given what came before it.
@@ -135,6 +135,32 @@ class Network:
         return -float(found.sum()), state
 
 
+class Reader:
+    """B streams that are read a character at a time, their state in place.
+
+    What a step works on has a column for each stream: a product of kernel and state, in this order, is what
+    BLAS is fastest at, for one stream and for many; and the gates are rows that lie together.
+    """
+
+    def __init__(self, table: Array, gates: int, cells: list[_Cell]) -> None:
+        """Take the first layer's input table, (V, gates or more), and the layers."""
+        self._table = table
+        self._gates = gates
+        self._cells = cells
+
+    def state(self) -> State:
+        """A copy of it, as `Network.start` takes it."""
+        return [cell.state() for cell in self._cells]
+
+    def read(self, ids: npt.NDArray[np.integer]) -> Array:
+        """Read one character of each stream, (B,): logits of the next, (B, V), until the next call."""
+        x: Array = self._table.take(ids, axis=0)[:, : self._gates].T
+        for cell in self._cells:
+            cell.step(x)
+            x = cell.above
+        return x.T
+
+
 def log_probabilities(logits: Array, ids: npt.NDArray[np.integer]) -> npt.NDArray[np.float64]:
     """Natural logarithms of the probabilities, (B,), that the softmax of logits, (B, V), gives to ids, (B,)."""
     scores = logits.astype(np.float64)
@@ -143,51 +169,156 @@ def log_probabilities(logits: Array, ids: npt.NDArray[np.integer]) -> npt.NDArra
     return np.asarray(chosen - np.log(np.exp(scores, out=scores).sum(axis=-1)))
 
 
-def _lstm(x: Array, recurrent: Array, _: Array, state: tuple[Array, ...]) -> tuple[Array, tuple[Array, ...]]:
-    """Run one LSTM layer over projected inputs x (T, B, 4H), gates arranged as i/2, f/2, o/2, g."""
-    h, c = state
-    units = h.shape[1]
-    outputs = np.empty((*x.shape[:2], units), np.float32)
-    gates = np.empty(x.shape[1:], np.float32)
-    tanhs, g = gates[:, : 3 * units], gates[:, 3 * units :]
-    sigmoids = np.empty(tanhs.shape, np.float32)  # apart from gates: contiguous rows are faster
-    i, f, o = (sigmoids[:, k * units : (k + 1) * units] for k in range(3))
-    for t in range(len(x)):
-        np.matmul(h, recurrent, out=gates)
-        np.add(gates, x[t], out=gates)
-        np.tanh(gates, out=gates)
-        np.multiply(tanhs, 0.5, out=sigmoids)
-        np.add(sigmoids, 0.5, out=sigmoids)
-        c = f * c
-        np.multiply(i, g, out=i)
-        np.add(c, i, out=c)
-        h = outputs[t]
-        np.tanh(c, out=h)
-        np.multiply(h, o, out=h)
-    return outputs, (h, c)
+_CACHE_LINE = 64  # bytes
+_SMALL_PRODUCT = 1_000_000  # multiplications up to which OpenBLAS, with AVX-512, does not rearrange the factors first
+_LONG_ROW = 512  # numbers from which a row alone is multiplied as fast as four together
+_Product = Callable[[Array, Array, Array], Any]
 
 
-def _gru(
-    x: Array, recurrent: Array, recurrent_bias: Array, state: tuple[Array, ...]
-) -> tuple[Array, tuple[Array, ...]]:
-    """Run one GRU layer (reset after the product) over x (T, B, 3H), gates as z/2, r/2, h."""
-    (h,) = state
-    units = h.shape[1]
-    outputs = np.empty((*x.shape[:2], units), np.float32)
-    for t in range(len(x)):
-        inner = h @ recurrent + recurrent_bias
-        gates = np.tanh(x[t, :, : 2 * units] + inner[:, : 2 * units]) * 0.5 + 0.5
-        z, r = gates[:, :units], gates[:, units:]
-        candidate = np.tanh(x[t, :, 2 * units :] + r * inner[:, 2 * units :])
-        outputs[t] = candidate + z * (h - candidate)
-        h = outputs[t]
-    return outputs, (h,)
+def _block(rows: int, units: int, streams: int) -> int:
+    """How many rows of a kernel, (rows, units), to multiply at once.
+
+    One stream: long rows one by one, so that memory is read in one sweep; that counts where the cache is too small.
+    Several: so few that OpenBLAS does not rearrange them first, which is not worth it for one use.
+    """
+    if streams == 1:
+        return 1 if units >= _LONG_ROW else rows
+    small = (n for n in (128, 64, 32, 16) if rows % n == 0 and n * units * streams <= _SMALL_PRODUCT)
+    return next(small, rows)
 
 
-def _rnn(x: Array, recurrent: Array, _: Array, state: tuple[Array, ...]) -> tuple[Array, tuple[Array, ...]]:
-    """Run one plain tanh layer over x (T, B, H)."""
-    (h,) = state
-    outputs = np.empty_like(x)
-    for t in range(len(x)):
-        h = np.tanh(x[t] + h @ recurrent, out=outputs[t])
-    return outputs, (h,)
+def _transposed(*kernels: Array) -> Array:
+    """Kernels of h, each (H, columns), as one (all columns, H), filled up with zeros to whole blocks.
+
+    It starts where a cache line does, and is read the faster for it.
+    """
+    units, columns = len(kernels[0]), sum(kernel.shape[1] for kernel in kernels)
+    rows = -(-columns // 32) * 32
+    room = np.zeros(rows * units + _CACHE_LINE // 4, np.float32)
+    first = -room.__array_interface__["data"][0] % _CACHE_LINE // 4
+    stacked = room[first : first + rows * units].reshape(rows, units)
+    np.concatenate([kernel.T for kernel in kernels], out=stacked[:columns])
+    return stacked
+
+
+_HALF = np.array(0.5, np.float32)  # an array, which operations take faster than a number
+
+
+class _Cell:
+    """One recurrent layer of B streams; all it has are columns, one a stream.
+
+    Attributes:
+        h: its output, (H, B); each step overwrites it.
+        above: the projection of h for what is above, biased; each step overwrites it.
+    """
+
+    def __init__(self, gates: int, kernel: Array, recurrent_bias: Array, bias: Array, state: tuple[Array, ...]) -> None:
+        """Take up a state.
+
+        Args:
+            gates: rows of the recurrent kernel.
+            kernel: what h is multiplied by, (at least gates + above, H): the recurrent kernel's rows, those
+                above; more to fill the last block.
+            recurrent_bias: (gates, 1), of a GRU.
+            bias: of what is above, (above, 1).
+            state: (h, ...), each (B, H); copied.
+        """
+        self._recurrent_bias = recurrent_bias
+        self._bias = bias
+        self.h: Array = state[0].T.copy()
+        units, streams = self.h.shape
+        rows = gates + len(bias)
+        if streams == 1:
+            kernel = kernel[:rows]
+        product: Array = np.empty((len(kernel), streams), np.float32)
+        self._recurrent, self.above = product[:gates], product[gates:rows]
+        block = _block(len(kernel), units, streams)
+        blocks = len(kernel) // block
+        if blocks == 1:
+            self._multiply: _Product = np.dot  # has less to look at than matmul
+            self._kernel, self._product = kernel, product
+        else:
+            self._multiply = np.matmul
+            self._kernel = kernel.reshape(blocks, block, units)
+            self._product = product.reshape(blocks, block, streams)
+        self._multiply(self._kernel, self.h, self._product)
+
+    @staticmethod
+    def arrange(weight: Array) -> Array:
+        """A kernel or bias, (..., gates), with its columns in the cell's order."""
+        return weight
+
+    def state(self) -> tuple[Array, ...]:
+        """A copy of what goes on to the next step, each (B, H)."""
+        return (self.h.T.copy(),)
+
+    def step(self, x: Array) -> None:
+        """Take the projection of the input, (gates, B)."""
+        self._advance(x)
+        self._multiply(self._kernel, self.h, self._product)
+        np.add(self.above, self._bias, self.above)
+
+    def _advance(self, x: Array) -> None:
+        """Make the next h of the input's projection and that of h."""
+        raise NotImplementedError
+
+
+class _Lstm(_Cell):
+    """Its gates' rows are o, i, f, g; c follows them, so that i * g and f * c are one operation.
+
+    sigmoid(x) = tanh(x / 2) / 2 + 1 / 2: with the weights of the three sigmoid gates halved, one tanh serves all four.
+    """
+
+    def __init__(self, gates: int, kernel: Array, recurrent_bias: Array, bias: Array, state: tuple[Array, ...]) -> None:
+        super().__init__(gates, kernel, recurrent_bias, bias, state)
+        units, streams = self.h.shape
+        rows = np.empty((5 * units, streams), np.float32)
+        self._gates, self._sigmoids, self._o = (rows[: n * units] for n in (4, 3, 1))
+        self._i, self._f, self._c = (rows[n * units : (n + 1) * units] for n in (1, 2, 4))
+        self._i_f, self._g_c = rows[units : 3 * units], rows[3 * units :]
+        self._c[...] = state[1].T
+
+    @staticmethod
+    def arrange(weight: Array) -> Array:
+        i, f, g, o = np.split(weight, 4, axis=-1)
+        return np.concatenate([o / 2, i / 2, f / 2, g], axis=-1)
+
+    def state(self) -> tuple[Array, ...]:
+        return self.h.T.copy(), self._c.T.copy()
+
+    def _advance(self, x: Array) -> None:
+        gates, sigmoids, i_f, c, h = self._gates, self._sigmoids, self._i_f, self._c, self.h
+        np.add(self._recurrent, x, gates)
+        np.tanh(gates, gates)
+        np.multiply(sigmoids, _HALF, sigmoids)
+        np.add(sigmoids, _HALF, sigmoids)
+        np.multiply(i_f, self._g_c, i_f)
+        np.add(self._i, self._f, c)
+        np.tanh(c, h)
+        np.multiply(h, self._o, h)
+
+
+class _Gru(_Cell):
+    """Its gates' rows are z, r, h, the first two halved as an LSTM's are; reset after the product."""
+
+    @staticmethod
+    def arrange(weight: Array) -> Array:
+        z, r, h = np.split(weight, 3, axis=-1)
+        return np.concatenate([z / 2, r / 2, h], axis=-1)
+
+    def _advance(self, x: Array) -> None:
+        h, recurrent, units = self.h, self._recurrent + self._recurrent_bias, len(self.h)
+        gates = np.tanh(x[: 2 * units] + recurrent[: 2 * units]) * _HALF + _HALF
+        z, r = gates[:units], gates[units:]
+        candidate = np.tanh(x[2 * units :] + r * recurrent[2 * units :])
+        np.add(candidate, z * (h - candidate), h)
+
+
+class _Rnn(_Cell):
+    """A plain tanh layer."""
+
+    def _advance(self, x: Array) -> None:
+        np.tanh(self._recurrent + x, self.h)
+
+
+_CELLS: dict[str, type[_Cell]] = {"lstm": _Lstm, "gru": _Gru, "rnn": _Rnn}

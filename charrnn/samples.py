@@ -142,11 +142,12 @@ class _Batch:
             self._make_room()
         ids = self._streams.step()
         going = self._going
-        self.ids[going, self._written] = ids
+        rows = going if len(going) < len(self.ids) else slice(None)  # a slice is faster
+        self.ids[rows, self._written] = ids
         if self._scored:
-            self.log_probabilities[going, self._written] = self._streams.log_probabilities()
+            self.log_probabilities[rows, self._written] = self._streams.log_probabilities()
         self._written += 1
-        self.lengths[going] = self._written
+        self.lengths[rows] = self._written
         if self._stop is None and self._written < self.request.length:
             return
         ended = np.zeros(len(going), np.bool)
