@@ -70,7 +70,7 @@ def test_a_history_that_is_no_file_is_neither_waited_for_nor_read(tmp_path: Path
 
 
 def test_a_history_that_is_not_there_yet_is_said(tmp_path: Path) -> None:
-    with pytest.raises(CharrnnError, match="first validation"):
+    with pytest.raises(CharrnnError, match="a row for each validation"):
         make(tmp_path, "a", 0).read_history()
 
 
