@@ -31,7 +31,7 @@ from charrnn.stopping import Stopped, StopRequest
 from charrnn.trainer import SCORE_CHUNK, Trainer
 
 SAVE_SECONDS = 60.0  # between checkpoints at the most, where nothing else is asked for
-SAVE_COST = 0.02  # share of the time that saving after validations may take
+SAVE_COST = 0.01  # share of the time that saving after validations may take
 EXPLODED = 3  # times the loss of pure guessing, ln V: no training that goes well gets there
 SAMPLE_LENGTH = 160
 FEW_STEPS = 50  # updates after which no network writes words
