@@ -53,9 +53,14 @@ class Settings:
     seq_length: int  # T, characters in a window of truncated backpropagation
     learning_rate: float  # the highest of the schedule
     epochs: int | None  # passes over the training part, or
-    minutes: float | None  # wall clock
+    minutes: float | None  # wall clock; neither leaves it to charrnn
     seed: int
     precision: str  # auto, float32 or bfloat16: of the operands of matrix products
+
+    @property
+    def open_ended(self) -> bool:
+        """Nobody said how long: until the validation loss no longer falls, or for a time that charrnn chooses."""
+        return self.epochs is None and self.minutes is None
 
     def network(self, vocabulary: Vocabulary) -> NetworkConfig:
         """The sizes of the network for a vocabulary."""
@@ -107,9 +112,9 @@ class Checkpoint:
         vocabulary: its character map.
         corpus: the text it trains on.
         progress: how far it has come.
-        weights: as `network.weight_shapes` names them.
-        training: the optimizer's moments and the carried state, as `training_shapes` names them;
-            empty in a checkpoint that is only for sampling.
+        weights: as `network.weight_shapes` names them: what samples, a moving average of those that are trained.
+        training: the weights as the last update left them, the optimizer's moments and the carried state, as
+            `training_shapes` names them; empty in a checkpoint that is only for sampling.
     """
 
     settings: Settings
@@ -129,6 +134,7 @@ def training_shapes(settings: Settings, vocabulary: Vocabulary) -> dict[str, tup
     """Name and shape of what a resume needs beside the weights."""
     shapes: dict[str, tuple[int, ...]] = {}
     for name, shape in weight_shapes(settings.network(vocabulary)).items():
+        shapes[f"current.{name}"] = shape
         shapes[f"adam.momentum.{name}"] = shape
         shapes[f"adam.velocity.{name}"] = shape
     for layer in range(settings.layers):
@@ -419,5 +425,5 @@ def _check(settings: Settings, progress: Progress, corpus: CorpusIdentity) -> No
     check(progress, "threads", progress.threads >= 1)
     check(progress, "arithmetic", re.fullmatch("[0-9a-f]{16}", progress.arithmetic) is not None)
     check(corpus, "sha256", re.fullmatch("[0-9a-f]{64}", corpus.sha256) is not None)
-    _expect((settings.epochs is None) != (settings.minutes is None), "epochs and minutes contradict")
+    _expect(settings.epochs is None or settings.minutes is None, "epochs and minutes contradict")
     _expect((progress.best_step is None) == (progress.best_loss is None), "best step and loss contradict")

@@ -96,9 +96,12 @@ def cli() -> None:
 @cli.command(short_help="Train a model on text files.")
 @click.argument("files", nargs=-1, required=True, type=_PATH, metavar="FILE...")
 @click.option("--name", help="Name of the run.  [default: the first file's, without its ending]")
-@click.option("--epochs", type=click.IntRange(1, 1_000_000), help="Passes over the text.  [default: sized to the text]")
+@click.option("--epochs", type=click.IntRange(1, 1_000_000), help="Passes over the text.")
 @click.option(
-    "--minutes", type=_FiniteRange(0, 1_000_000, min_open=True), help="Train for this long instead of --epochs."
+    "--minutes",
+    type=_FiniteRange(0, 1_000_000, min_open=True),
+    help="Train for this long.  [default, without --epochs: sized to the text (10 for a megabyte), and less where "
+    "the validation loss no longer falls]",
 )
 @click.option("--fresh", is_flag=True, help="Start over; the old run is kept under another name.")
 @click.option(

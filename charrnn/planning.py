@@ -26,6 +26,7 @@ from charrnn.data import (
 )
 from charrnn.messages import plural
 from charrnn.runs import DEFAULT_FOLDER, FOLDER_VARIABLE, Run, run_named
+from charrnn.schedule import minutes_worth_waiting
 from charrnn.vocabulary import Note
 
 
@@ -57,8 +58,6 @@ class Job:
 _UPDATES_PER_EPOCH = 32
 _MIN_BATCH_SIZE, _MIN_SEQ_LENGTH = 2, 32
 _TINY_TEXT = 30_000  # characters for training
-_TRAINED_CHARACTERS = 10_000_000  # in all epochs together, where neither epochs nor minutes are given
-_MAX_EPOCHS = 50
 _USUAL_SPEED = 100_000  # characters a second, to guess how often a text is seen in some minutes
 
 
@@ -99,10 +98,9 @@ def default_settings(characters: int, given: Mapping[str, Any]) -> Settings:
             f"{plural(minimum, 'character')} are the least"
             + (": lower --batch-size or --seq-length" if {"batch_size", "seq_length"} & given.keys() else "")
         )
-    epochs = given.get("epochs")
-    if epochs is None and "minutes" not in given:
-        epochs = min(_MAX_EPOCHS, max(1, round(_TRAINED_CHARACTERS / characters)))
-    passes = epochs if epochs is not None else 60 * given["minutes"] * _USUAL_SPEED / characters
+    passes = (
+        given.get("epochs") or 60 * given.get("minutes", minutes_worth_waiting(characters)) * _USUAL_SPEED / characters
+    )
     settings = {
         "vocabulary": None,
         "encoding": "utf-8",
@@ -113,7 +111,7 @@ def default_settings(characters: int, given: Mapping[str, Any]) -> Settings:
         "cell": "lstm",
         "dropout": _dropout(passes),
         "learning_rate": 0.005,
-        "epochs": epochs,
+        "epochs": None,
         "minutes": None,
         "seed": 1,
         "precision": "auto",
@@ -184,7 +182,7 @@ def plan_training(
             )
         if resume.progress.finished:
             return (
-                f"{run.folder} is finished: {plural(resume.progress.total_steps, 'step')}, validation loss "
+                f"{run.folder} is finished: {plural(resume.progress.step, 'step')}, validation loss "
                 f"{resume.progress.final_loss:.4f} nats per character; to go further train anew and longer, with "
                 "--fresh and more --minutes or --epochs, or sample from it with charrnn sample"
             )
@@ -222,11 +220,14 @@ def _refuse_changes(run: Run, settings: Settings, finished: bool, given: Mapping
     if not changed:
         return
     old = {name: getattr(settings, name) for name in changed}
-    if "epochs" in changed or "minutes" in changed:  # one of the two is set, the other None
+    if "epochs" in changed or "minutes" in changed:  # at the most one of the two is set
         old |= {"epochs": settings.epochs, "minutes": settings.minutes}
+    before = [option(n, v) for n, v in old.items() if v is not None]
+    if "epochs" in old and settings.open_ended:
+        before.append("an end of its own choice")
     raise CharrnnError(
         f"{run.folder} {'is finished; it ran with ' if finished else 'was started with '}"
-        f"{', '.join(option(n, v) for n, v in old.items() if v is not None)}, "
+        f"{', '.join(before)}, "
         f"not {', '.join(option(n, v) for n, v in changed.items())}: "
         + ("" if finished else "leave that out to continue it, or ")
         + "give --fresh to start over, or --name for another run"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 VALIDATIONS = 20  # in a run, unless they would cost more than the share below
 VALIDATION_COST = 1 / 15  # of the time of the updates, about
+PATIENCE = 5  # validations, of those, in which a run whose end is left open must have got better
 SPEED_KEPT = 0.97  # the mean speed of a run is a little below that of its first steps
 
 
@@ -25,6 +26,15 @@ def learning_rate_at(step: int, total_steps: int, highest: float) -> float:
         return highest * (step + 1) / warm_up
     done = (step - warm_up) / (total_steps - warm_up)
     return highest * (0.05 + 0.95 * (1 + math.cos(math.pi * done)) / 2)
+
+
+def minutes_worth_waiting(characters: int) -> float:
+    """How long to train where nobody says it: with the square root of the text's length, 10 for a megabyte.
+
+    Args:
+        characters: in the training part.
+    """
+    return min(60.0, float(f"{10 * math.sqrt(characters / 1e6):.1g}"))
 
 
 def validation_interval(total_steps: int, characters_per_step: int, validation_characters: int) -> int:

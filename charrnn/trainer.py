@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from charrnn.backend import keras, tf
-from charrnn.checkpoint import Checkpoint, Settings
+from charrnn.checkpoint import Settings
 from charrnn.data import Corpus, steps_per_epoch, validation_streams, windows
 from charrnn.model import CharacterModel, Layout, TensorState, to_numpy
 from charrnn.network import Array, Network, state_parts
@@ -28,11 +28,16 @@ UNSEEN_COUNT = 0.01  # how often a symbol counts that the text does not have
 SCORE_CHUNK = 1000  # characters of a sequential pass that are scored at once
 
 
-class FusedAdam(keras.optimizers.Adam):  # type: ignore[misc]  # Keras has no types
-    """Keras' Adam, with TensorFlow's fused kernel: one pass over memory where the operations make ten."""
+WEIGHT_DECAY = 0.05
+"""Of the kernels, times the learning rate, apart from Adam's moments: Loshchilov, Hutter (2019, arXiv:1711.05101)."""
+AVERAGE_DECAY = 0.998  # of the moving average of the weights, which is what is validated and samples
+
+
+class FusedAdam(keras.optimizers.AdamW):  # type: ignore[misc]  # Keras has no types
+    """Keras' AdamW, with TensorFlow's fused kernel: one pass over memory where the operations make ten."""
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
-        """Update one variable, as `keras.optimizers.Adam.update_step` does."""
+        """Update one variable, as `keras.optimizers.AdamW.update_step` does."""
         index = self._get_variable_index(variable)
         step = tf.cast(self.iterations + 1, tf.float32)
         tf.raw_ops.ResourceApplyAdam(
@@ -69,8 +74,12 @@ class Trainer:
         self.corpus = corpus
         self.model = CharacterModel(settings.network(corpus.vocabulary), settings.dropout, settings.seed, layout)
         self.model.softmax.bias.assign(log_frequencies(corpus))
-        self.optimizer = FusedAdam(settings.learning_rate, global_clipnorm=CLIP_NORM, name="adam")
+        self.optimizer = FusedAdam(
+            settings.learning_rate, weight_decay=WEIGHT_DECAY, global_clipnorm=CLIP_NORM, name="adam"
+        )
+        self.optimizer.exclude_from_weight_decay(var_names=["bias", "embeddings"])
         self.optimizer.build(self.model.trainable_variables)
+        self._averages = {name: tf.Variable(weight) for name, weight in self.model.named_weights.items()}
         self.state: TensorState = self.model.zero_state(self.settings.batch_size)
         self.steps_per_epoch = steps_per_epoch(
             len(self.corpus.training), self.settings.batch_size, self.settings.seq_length
@@ -97,6 +106,12 @@ class Trainer:
         gradients = tape.gradient(loss, [variable.value for variable in variables])
         # The embedding's gradient comes as rows; summed in their order it is the same every time.
         self.optimizer.apply([tf.convert_to_tensor(gradient) for gradient in gradients], variables)
+        # At first an average over the last tenth of the updates, so that it forgets how it began.
+        updates = tf.cast(self.optimizer.iterations, tf.float32)
+        change = 1 - tf.minimum(AVERAGE_DECAY, updates / (9 + updates))
+        for name, weight in self.model.named_weights.items():
+            average = self._averages[name]
+            average.assign_add(change * (weight.value - average))
         return loss, state
 
     def batches(self, step: int) -> Iterator[tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]]:
@@ -132,8 +147,23 @@ class Trainer:
         loss, self.state = self._update(tf.constant(batch[0]), tf.constant(batch[1]), self.state, seed)
         return float(loss)
 
+    def weights(self) -> dict[str, Array]:
+        """The moving average of the weights: what is validated, and samples."""
+        return {name: to_numpy(average) for name, average in self._averages.items()}
+
     def validate(self) -> float:
-        """Loss over the validation part, or a fixed sample of it, in parallel streams; nats per character."""
+        """Loss over the validation part, or a fixed sample of it, in parallel streams; nats per character.
+
+        It is that of the moving average of the weights.
+        """
+        current = self.model.to_numpy()
+        self.model.from_numpy(self._averages)
+        try:
+            return self._validation_loss()
+        finally:
+            self.model.from_numpy(current)
+
+    def _validation_loss(self) -> float:
         inputs, targets, weights = self._validation
         state = self.model.zero_state(len(inputs))
         total = 0.0
@@ -151,7 +181,7 @@ class Trainer:
         Args:
             patience: for how many seconds to make updates, three at the least.
         """
-        weights, state = self.model.to_numpy(), self.state
+        weights, training = self.weights(), self.training_tensors()
         batches = self.batches(0)
         self.update(0, 0.0, next(batches))
         self.validate()  # both are traced now
@@ -168,41 +198,38 @@ class Trainer:
         before = time.perf_counter()
         network.loss(part[: SCORE_CHUNK + 1], network.zero_state())
         final_pass = (time.perf_counter() - before) * len(part) / min(SCORE_CHUNK, len(part))
-        self.model.from_numpy(weights)
-        self._reset_optimizer(0, None)
-        self.state = state
+        self.restore(0, weights, training)
         return Speed(sum(updates) / len(updates), validation, final_pass)
 
-    def training_tensors(self) -> dict[str, npt.NDArray[np.float32]]:
-        """The optimizer's moments and the carried state, named as `checkpoint.training_shapes` does."""
-        tensors = {name: to_numpy(variable) for name, variable in self._moments().items()}
+    def training_tensors(self) -> dict[str, Array]:
+        """All else that a resume needs, named as `checkpoint.training_shapes` does."""
+        tensors = {name: to_numpy(variable) for name, variable in self._variables().items()}
         parts = state_parts(self.settings.cell)
         for layer, layer_state in enumerate(self.state):
             for part, tensor in zip(parts, layer_state, strict=True):
                 tensors[f"state.layer{layer}.{part}"] = to_numpy(tensor)
         return tensors
 
-    def _moments(self) -> dict[str, Any]:
+    def _variables(self) -> dict[str, Any]:
+        """The weights as the last update left them, and the optimizer's moments."""
         by_path = {variable.path: variable for variable in self.optimizer.variables}
-        moments = {}
+        variables = {}
         for name, variable in self.model.named_weights.items():
+            variables[f"current.{name}"] = variable
             for moment in ("momentum", "velocity"):
                 path = f"{self.optimizer.name}/{variable.path.replace('/', '_')}_{moment}"
-                moments[f"adam.{moment}.{name}"] = by_path[path]
-        return moments
+                variables[f"adam.{moment}.{name}"] = by_path[path]
+        return variables
 
-    def restore(self, saved: Checkpoint) -> None:
-        """Take up what a checkpoint holds."""
-        self.model.from_numpy(saved.weights)
-        self._reset_optimizer(saved.progress.step, saved.training)
+    def restore(self, step: int, weights: Mapping[str, Array], training: Mapping[str, Array]) -> None:
+        """Be as after update `step`, with the `weights` and `training_tensors` of then."""
+        self.optimizer.iterations.assign(step)
+        for name, average in self._averages.items():
+            average.assign(weights[name])
+        for name, variable in self._variables().items():
+            variable.assign(training[name])
         parts = state_parts(self.settings.cell)
         self.state = [
-            tuple(tf.constant(saved.training[f"state.layer{layer}.{part}"]) for part in parts)
+            tuple(tf.constant(training[f"state.layer{layer}.{part}"]) for part in parts)
             for layer in range(self.settings.layers)
         ]
-
-    def _reset_optimizer(self, step: int, moments: Mapping[str, Array] | None) -> None:
-        """Set the optimizer's count of updates and its moments; to zero where there are none."""
-        self.optimizer.iterations.assign(step)
-        for name, variable in self._moments().items():
-            variable.assign(moments[name] if moments is not None else np.zeros(variable.shape, np.float32))

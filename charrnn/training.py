@@ -26,7 +26,7 @@ from charrnn.planning import Job, load_last
 from charrnn.progress import ProgressDisplay
 from charrnn.runs import NotWrittenError, Report
 from charrnn.sampling import Choice, generate
-from charrnn.schedule import learning_rate_at, validation_interval
+from charrnn.schedule import PATIENCE, learning_rate_at, minutes_worth_waiting, validation_interval
 from charrnn.stopping import Stopped, StopRequest
 from charrnn.trainer import SCORE_CHUNK, Trainer
 
@@ -88,7 +88,7 @@ class _Training:
         self.request = request
         self.trainer = Trainer(job.settings, job.corpus, layout)
         if job.resume is not None:
-            self.trainer.restore(job.resume)
+            self.trainer.restore(job.resume.progress.step, job.resume.weights, job.resume.training)
         self.loss_limit = EXPLODED * math.log(max(2, self.config.vocabulary_size))
         self.progress: Progress
         self.reports: list[Report] = []
@@ -103,11 +103,19 @@ class _Training:
         if self.job.resume is not None:
             self._continue(self.job.resume)
             return
-        minutes = self.settings.minutes
-        if minutes is None:
-            total_steps = (self.settings.epochs or 1) * self.trainer.steps_per_epoch
+        if self.settings.epochs is not None:
+            total_steps = self.settings.epochs * self.trainer.steps_per_epoch
         else:
-            self.display.note(f"measuring the speed, to fit the training into {minutes:g} min")
+            minutes = self.settings.minutes or minutes_worth_waiting(len(self.corpus.training))
+            self.display.note(
+                f"measuring the speed, to fit the training into {minutes:g} min"
+                + (
+                    " (a time worth waiting for; it ends sooner where the validation loss no longer falls, and "
+                    "--minutes sets another)"
+                    if self.settings.open_ended
+                    else ""
+                )
+            )
             start, budget = time.perf_counter(), 60 * minutes
             speed = self.trainer.measure(patience=min(5.0, max(0.5, budget / 50)))
             left = budget - (time.perf_counter() - start)
@@ -187,7 +195,7 @@ class _Training:
         Raises:
             CharrnnError: weights are not numbers any more, which must not replace good ones.
         """
-        weights = self.trainer.model.to_numpy()
+        weights = self.trainer.weights()
         if not all(np.isfinite(weight).all() for weight in [*weights.values(), *training.values()]):
             self.give_up(math.nan)
         identity = CorpusIdentity.of(self.corpus)
@@ -268,7 +276,7 @@ class _Training:
         batches = trainer.batches(self.progress.step)
         first = self.progress.step
         with display.steps(self.progress, trainer.steps_per_epoch, trainer.characters_per_step):
-            while (step := self.progress.step) < self.progress.total_steps:
+            while (step := self.progress.step) < self.progress.total_steps and not self.no_longer_falls:
                 before = time.monotonic()
                 learning_rate = learning_rate_at(step, self.progress.total_steps, self.settings.learning_rate)
                 loss = trainer.update(step, learning_rate, next(batches))
@@ -297,6 +305,14 @@ class _Training:
                     self.stop(self.request.signal)
                 if is_last or (self.save_is_due() and loss <= self.loss_limit):
                     self.save_or_go_on()
+
+    @property
+    def no_longer_falls(self) -> bool:
+        """Of a run whose end is left open: the best validation is too long ago."""
+        if not self.settings.open_ended or self.progress.best_step is None:
+            return False
+        validated = self.progress.step - self.progress.step % self.progress.validate_every
+        return validated - self.progress.best_step >= PATIENCE * self.progress.validate_every
 
     def stop(self, number: int) -> NoReturn:
         """Save what is not saved, and stop for a signal."""
@@ -329,7 +345,7 @@ class _Training:
             self.unsaved_best = self.snapshot({})
         sample = None
         if self.display.shows_samples:
-            network = Network(self.config, self.trainer.model.to_numpy())
+            network = Network(self.config, self.trainer.weights())
             vocabulary = self.corpus.vocabulary
             no_prime = np.zeros(0, vocabulary.dtype)
             ids = generate(network, vocabulary, no_prime, SAMPLE_LENGTH, Choice(0.8), report.step)
@@ -338,6 +354,10 @@ class _Training:
 
     def finish(self) -> None:
         """Score the best weights in one sequential pass, and write the result down."""
+        if self.progress.step < self.progress.total_steps:
+            self.display.note(
+                f"the validation loss has not fallen since step {self.progress.best_step:,}: that is what is kept"
+            )
         best = self.unsaved_best or checkpoint.load(self.run.best)
         network = Network(self.config, best.weights)
         start = self.corpus.validation_start

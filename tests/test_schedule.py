@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from charrnn.schedule import VALIDATION_COST, Speed, learning_rate_at, validation_interval
+from charrnn.schedule import VALIDATION_COST, Speed, learning_rate_at, minutes_worth_waiting, validation_interval
 
 
 def test_the_learning_rate_is_keras_cosine_after_a_linear_warm_up() -> None:
@@ -16,6 +16,11 @@ def test_the_learning_rate_is_keras_cosine_after_a_linear_warm_up() -> None:
     assert ours[:100] == pytest.approx([highest * (step + 1) / 100 for step in range(100)])
     assert ours[100:] == pytest.approx([float(cosine(step)) for step in range(total - 100)], rel=1e-4)
     assert learning_rate_at(0, 1, highest) == highest  # a run of one step has no time to warm up
+
+
+def test_the_time_worth_waiting_for_grows_with_the_text() -> None:
+    texts = (64, 70_000, 1_000_000, 9_000_000, 10**9)
+    assert [minutes_worth_waiting(characters) for characters in texts] == [0.08, 3, 10, 30, 60]
 
 
 @pytest.mark.parametrize("total_steps", [1, 7, 100, 1_000, 123_456])

@@ -30,7 +30,7 @@ def test_validation_in_streams_is_the_numpy_networks_loss(trained: Path) -> None
     run = Run(trained / "checkpoints" / "small")
     trainer = trainer_of(trained, epochs=1, units=32, embedding=16)
     best = checkpoint.load(run.best)
-    trainer.model.from_numpy(best.weights)
+    trainer.restore(0, best.weights, trainer.training_tensors())
     inputs, targets, weights = trainer._validation
     network = Network(best.config, best.weights)
     logits, _ = network.forward(inputs, network.zero_state(len(inputs)))
@@ -43,7 +43,7 @@ def test_validation_in_streams_is_the_numpy_networks_loss(trained: Path) -> None
 def test_an_update_is_stock_keras_on_the_same_batches(trained: Path) -> None:
     """Five updates with carried state, against stock layers with `stateful=True` and `train_on_batch`."""
     from charrnn.backend import keras
-    from charrnn.trainer import CLIP_NORM
+    from charrnn.trainer import AVERAGE_DECAY, CLIP_NORM, WEIGHT_DECAY
 
     trainer = trainer_of(trained, epochs=1, units=24, embedding=8, layers=2, batch_size=4, seq_length=20, dropout=0.0)
     stock = keras.Sequential(
@@ -56,18 +56,27 @@ def test_an_update_is_stock_keras_on_the_same_batches(trained: Path) -> None:
     )
     stock.build((4, 20))
     stock.set_weights(list(trainer.model.to_numpy().values()))
+    optimizer = keras.optimizers.AdamW(0.003, weight_decay=WEIGHT_DECAY, global_clipnorm=CLIP_NORM)
+    optimizer.exclude_from_weight_decay(var_names=["bias", "embeddings"])
     stock.compile(
-        keras.optimizers.Adam(0.003, global_clipnorm=CLIP_NORM),
+        optimizer,
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
     )
     batches = trainer.batches(0)
+    averages = stock.get_weights()
     for step in range(5):
         batch = next(batches)
         ours = trainer.update(step, 0.003, batch)
         theirs = stock.train_on_batch(*batch)
         assert ours == pytest.approx(float(theirs), abs=1e-5)
-    for (name, weight), reference in zip(trainer.model.to_numpy().items(), stock.get_weights(), strict=True):
-        np.testing.assert_allclose(weight, reference, rtol=0, atol=2e-4, err_msg=name)
+        decay = min(AVERAGE_DECAY, (1 + step) / (10 + step))
+        averages = [
+            decay * average + (1 - decay) * weight
+            for average, weight in zip(averages, stock.get_weights(), strict=True)
+        ]
+    for ours, theirs in ((trainer.model.to_numpy(), stock.get_weights()), (trainer.weights(), averages)):
+        for (name, weight), reference in zip(ours.items(), theirs, strict=True):
+            np.testing.assert_allclose(weight, reference, rtol=0, atol=2e-4, err_msg=name)
 
 
 def test_streams_start_anew_in_turn(trained: Path) -> None:
@@ -87,10 +96,10 @@ def test_streams_start_anew_in_turn(trained: Path) -> None:
 
 def test_a_measurement_leaves_everything_as_it_was(trained: Path) -> None:
     trainer = trainer_of(trained, epochs=1, units=16, embedding=8)
-    before = {**trainer.model.to_numpy(), **trainer.training_tensors()}
+    before = {**trainer.weights(), **trainer.training_tensors()}
     speed = trainer.measure(patience=0.1)
     assert min(speed.step, speed.validation, speed.final_pass) > 0
-    after = {**trainer.model.to_numpy(), **trainer.training_tensors()}
+    after = {**trainer.weights(), **trainer.training_tensors()}
     assert all((before[name] == after[name]).all() for name in before)
     assert int(trainer.optimizer.iterations) == 0
 

@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import math
 import os
+import random
 import re
 import shutil
 import signal
@@ -22,6 +23,7 @@ from charrnn import checkpoint
 from charrnn.data import WARM_UP, read_bytes, read_corpus
 from charrnn.network import Network
 from charrnn.runs import Report, Run
+from charrnn.schedule import PATIENCE
 
 COLUMNS = ["step", "epoch", "train_loss", "val_loss", "learning_rate", "seconds", "chars_per_second"]
 
@@ -93,6 +95,22 @@ def test_the_precision_is_measured_said_and_kept(tmp_path: Path, charrnn: Comman
     assert precision in ("float32", "bfloat16")
     assert f" in {precision}\n" in stderr
     assert f" in {precision}\n" in charrnn("train", "small.txt", "--device", "cpu").stderr
+
+
+def test_a_run_that_nobody_gave_an_end_ends_when_the_validation_loss_no_longer_falls(
+    tmp_path: Path, charrnn: Command
+) -> None:
+    """Letters at random: what is learned of them is wrong of the next ones."""
+    (tmp_path / "noise.txt").write_text("".join(random.Random(1).choices("abcdefgh", k=5000)))
+    result = charrnn("train", "noise.txt", "--units", "64", "--dropout", "0", "--learning-rate", "0.02")
+    assert result.returncode == 0, result.stderr
+    assert "a time worth waiting for" in result.stderr
+    last = checkpoint.load(tmp_path / "checkpoints/noise/last.safetensors").progress
+    assert last.best_step is not None
+    assert last.step == last.best_step + PATIENCE * last.validate_every < last.total_steps
+    assert f"has not fallen since step {last.best_step:,}" in result.stderr
+    assert f"finished: {last.step:,} steps" in charrnn("train", "noise.txt").stderr
+    assert "ran with an end of its own choice, not --epochs 3" in charrnn("train", "noise.txt", "--epochs", "3").stderr
 
 
 # --- stopping and going on -------------------------------------------------------------------
@@ -239,7 +257,7 @@ def test_a_loss_that_explodes_ends_the_run_and_spares_what_was_saved(
     tmp_path: Path, charrnn: Command, tales: str
 ) -> None:
     (tmp_path / "small.txt").write_text(tales)
-    options = ("--epochs", "24", "--learning-rate", "8", "--save-every", "0")
+    options = ("--epochs", "24", "--learning-rate", "20", "--save-every", "0")
     result = charrnn("train", "small.txt", *SMALL, *options)
     assert result.returncode == 1
     [line] = [line for line in result.stderr.splitlines() if line.startswith("Error")]
