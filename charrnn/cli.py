@@ -105,15 +105,20 @@ def cli() -> None:
 )
 @click.option("--fresh", is_flag=True, help="Start over; the old run is kept under another name.")
 @click.option(
-    "--units", type=click.IntRange(1, 65536), help="Width of a recurrent layer.  [default: 256; for a tiny text: 128]"
+    "--units",
+    type=click.IntRange(1, 65536),
+    help="Width of a recurrent layer.  [default: 128 to 512, by the time and the text]",
 )
-@click.option("--layers", type=click.IntRange(1, 100), help="Recurrent layers.  [default: 1]")
+@click.option(
+    "--layers", type=click.IntRange(1, 100), help="Recurrent layers.  [default: 1 or 2, by the time and the text]"
+)
 @click.option("--embedding", type=click.IntRange(1, 65536), help="Width of a character's vector.  [default: 64]")
 @click.option("--cell", type=click.Choice(["lstm", "gru", "rnn"]), help="Kind of recurrent layer.  [default: lstm]")
 @click.option(
     "--dropout",
     type=_FiniteRange(0, 1, max_open=True),
-    help="Share of a recurrent layer's outputs dropped.  [default: 0 to 0.5, by how often the text is seen]",
+    help="Share of a recurrent layer's outputs dropped.  "
+    "[default: 0 to 0.6, by how often the text is seen and how short it is]",
 )
 @click.option(
     "--batch-size",
@@ -128,7 +133,7 @@ def cli() -> None:
 @click.option(
     "--learning-rate",
     type=_FiniteRange(min=0, min_open=True),
-    help="Adam's, after warm-up; it falls along a cosine.  [default: 0.005]",
+    help="Adam's, after warm-up; it falls along a cosine.  [default: 0.005; for more than one layer 0.004]",
 )
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), help="Of all randomness.  [default: 1]")
 @click.option(

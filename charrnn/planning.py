@@ -6,6 +6,7 @@ Everything here is decided before TensorFlow is imported, so that a wrong call i
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import shlex
 from collections.abc import Mapping, Sequence
@@ -55,15 +56,35 @@ class Job:
 
 # A small text gets narrow batches: at least so many updates an epoch, so that it is learned before it
 # was seen too often.
-_UPDATES_PER_EPOCH = 32
+_UPDATES_PER_EPOCH = 64
 _MIN_BATCH_SIZE, _MIN_SEQ_LENGTH = 2, 32
 _TINY_TEXT = 30_000  # characters for training
-_USUAL_SPEED = 100_000  # characters a second, to guess how often a text is seen in some minutes
+_LARGER_NETWORKS = (  # layers, units: for whom so many minutes are given, or the text is seen so often in them
+    (0.5, math.inf, 1, 384),
+    (3, 20, 2, 384),
+    (20, math.inf, 2, 512),
+)
 
 
-def _dropout(passes: float) -> float:
-    """Against learning a text by heart: the more, the more often it is seen."""
-    return 0.0 if passes < 5 else 0.2 if passes < 15 else 0.4 if passes < 50 else 0.5
+def usual_speed(layers: int, units: int) -> float:
+    """Characters a second that a network is trained on, by and large: to guess how often a text is seen."""
+    return float(130_000 * (256**2 / (units**2 * (2 * layers - 1))) ** 0.75)
+
+
+def network_for(characters: int, minutes: float) -> tuple[int, int]:
+    """The layers and units that get furthest with a text in some minutes: docs/quality.md has the runs behind it."""
+    if characters < _TINY_TEXT:
+        return 1, 128
+    layers, units = 1, 256
+    for least_minutes, passes, *larger in _LARGER_NETWORKS:
+        if minutes >= least_minutes or 60 * minutes * usual_speed(layers, units) / characters > passes:
+            layers, units = larger
+    return layers, units
+
+
+def dropout_for(characters: int, passes: float) -> float:
+    """Against learning a text by heart: the more, the more often it is seen and the shorter it is."""
+    return round(min(0.6, max(0.0, 0.1 * math.log2(max(1, passes) * math.sqrt(1e6 / characters)) - 0.05)), 2)
 
 
 def default_settings(characters: int, given: Mapping[str, Any]) -> Settings:
@@ -98,19 +119,22 @@ def default_settings(characters: int, given: Mapping[str, Any]) -> Settings:
             f"{plural(minimum, 'character')} are the least"
             + (": lower --batch-size or --seq-length" if {"batch_size", "seq_length"} & given.keys() else "")
         )
-    passes = (
-        given.get("epochs") or 60 * given.get("minutes", minutes_worth_waiting(characters)) * _USUAL_SPEED / characters
-    )
+    minutes = given.get("minutes", minutes_worth_waiting(characters))
+    if "epochs" in given:
+        minutes = given["epochs"] * characters / usual_speed(1, 384) / 60
+    layers, units = network_for(characters, minutes)
+    layers, units = given.get("layers", layers), given.get("units", units)
+    passes = given.get("epochs") or 60 * minutes * usual_speed(layers, units) / characters
     settings = {
         "vocabulary": None,
         "encoding": "utf-8",
         "errors": "strict",
         "embedding": 64,
-        "units": 128 if characters < _TINY_TEXT else 256,
-        "layers": 1,
+        "units": units,
+        "layers": layers,
         "cell": "lstm",
-        "dropout": _dropout(passes),
-        "learning_rate": 0.005,
+        "dropout": dropout_for(characters, passes),
+        "learning_rate": 0.005 if layers == 1 else 0.004,
         "epochs": None,
         "minutes": None,
         "seed": 1,

@@ -28,7 +28,7 @@ def test_defaults_give_every_text_something_to_do(characters: int) -> None:
 
 def test_a_small_text_gets_a_small_network_and_narrow_batches() -> None:
     small, large = default_settings(20_000, GIVEN), default_settings(2_000_000, GIVEN)
-    assert (small.units, large.units) == (128, 256)
+    assert small.units < large.units
     assert small.batch_size < large.batch_size
     assert steps_per_epoch(20_000, small.batch_size, small.seq_length) >= 32
 
@@ -42,11 +42,21 @@ def test_what_is_given_is_taken_as_it_is() -> None:
     assert {name: getattr(settings, name) for name in tutorial} == tutorial
 
 
+def test_the_more_often_a_text_is_seen_and_the_shorter_it_is_the_more_dropout() -> None:
+    def dropout(characters: int, epochs: int) -> float:
+        return default_settings(characters, {**GIVEN, "epochs": epochs}).dropout
+
+    assert dropout(10_000_000, 1) == 0 < dropout(1_000_000, 5) < dropout(1_000_000, 25) < dropout(75_000, 25) <= 0.6
+
+
 @pytest.mark.parametrize(
-    ("given", "dropout"), [({"epochs": 2}, 0), ({"epochs": 10}, 0.2), ({"epochs": 100}, 0.5), ({"minutes": 5.0}, 0.4)]
-)
-def test_the_more_often_a_text_is_seen_the_more_dropout(given: dict[str, float], dropout: float) -> None:
-    assert default_settings(1_000_000, {**GIVEN, **given}).dropout == dropout
+    ("characters", "minutes", "network"),
+    [(1_000_000, 0.2, (1, 256)), (1_000_000, 1, (1, 384)), (75_000, 1, (2, 384)), (1_000_000, 10, (2, 384)),
+     (10_000_000, 10, (2, 384)), (1_000_000, 30, (2, 512))],
+)  # fmt: skip
+def test_the_more_time_the_larger_the_network(characters: int, minutes: float, network: tuple[int, int]) -> None:
+    settings = default_settings(characters, {**GIVEN, "minutes": minutes})
+    assert (settings.layers, settings.units) == network
 
 
 def test_minutes_take_the_place_of_epochs() -> None:
