@@ -102,6 +102,12 @@ def cli() -> None:
 )
 @click.option("--fresh", is_flag=True, help="Start over; the old run is kept under another name.")
 @click.option(
+    "--init-from",
+    metavar="WHERE",
+    shell_complete=_complete_run,
+    help="Start with the network and the weights of another run (its name or folder), or of a checkpoint file.",
+)
+@click.option(
     "--units", type=click.IntRange(1, 65536), help="Width of a recurrent layer.  [default: 256; for a tiny text: 128]"
 )
 @click.option("--layers", type=click.IntRange(1, 100), help="Recurrent layers.  [default: 1]")
