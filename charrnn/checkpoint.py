@@ -29,7 +29,7 @@ from charrnn.data import Corpus
 from charrnn.network import GATES, Array, NetworkConfig, state_parts, weight_shapes
 from charrnn.vocabulary import VOCABULARY_KINDS, Vocabulary
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 PRECISIONS = ("auto", "float32", "bfloat16")
 _METADATA_KEY = "charrnn"
 _MAX_HEADER = 1 << 24  # bytes: enough for 100 layers and every character of Unicode
@@ -56,6 +56,7 @@ class Settings:
     minutes: float | None  # wall clock; neither leaves it to charrnn
     seed: int
     precision: str  # auto, float32 or bfloat16: of the operands of matrix products
+    init_from: str | None  # the checksum of the checkpoint whose weights it started from
 
     @property
     def open_ended(self) -> bool:
@@ -182,6 +183,17 @@ def sync_folder(folder: Path) -> None:
 
 def to_bytes(checkpoint: Checkpoint) -> bytes:
     """The file's content; equal checkpoints give equal bytes."""
+    document, shapes, body = _contents(checkpoint)
+    return _head(document, shapes, _checksum(document, shapes, body)) + body
+
+
+def checksum(checkpoint: Checkpoint) -> str:
+    """What tells a checkpoint from any other: the checksum in its file."""
+    return _checksum(*_contents(checkpoint))
+
+
+def _contents(checkpoint: Checkpoint) -> tuple[dict[str, Any], dict[str, tuple[int, ...]], bytes]:
+    """The configuration without the checksum, the tensors' shapes, and the tensors one after the other."""
     vocabulary = checkpoint.vocabulary
     document = {
         "characters": vocabulary.characters if vocabulary.kind == "text" else None,
@@ -192,8 +204,7 @@ def to_bytes(checkpoint: Checkpoint) -> bytes:
     }
     tensors = {**checkpoint.weights, **checkpoint.training}
     body = b"".join(np.ascontiguousarray(tensors[name], "<f4").data for name in sorted(tensors))
-    shapes = {name: tensor.shape for name, tensor in tensors.items()}
-    return _head(document, shapes, _checksum(document, shapes, body)) + body
+    return document, {name: tensor.shape for name, tensor in tensors.items()}, body
 
 
 def _head(document: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], checksum: str) -> bytes:
@@ -299,7 +310,7 @@ def _read(file: BinaryIO, size: int) -> Checkpoint:
     vocabulary = _vocabulary(settings, document["characters"])
     _check(settings, progress, corpus)
     checksum = document.pop("checksum")
-    _expect(isinstance(checksum, str) and re.fullmatch("[0-9a-f]{64}", checksum) is not None, "no checksum")
+    _expect(isinstance(checksum, str) and _is_checksum(checksum), "no checksum")
 
     weights = weight_shapes(settings.network(vocabulary))
     training = training_shapes(settings, vocabulary)
@@ -332,6 +343,10 @@ def _read(file: BinaryIO, size: int) -> Checkpoint:
         weights={name: tensors[name] for name in weights},
         training={name: tensors[name] for name in training},
     )
+
+
+def _is_checksum(text: str) -> bool:
+    return re.fullmatch("[0-9a-f]{64}", text) is not None
 
 
 def _expect(condition: bool, otherwise: str) -> None:
@@ -417,6 +432,7 @@ def _check(settings: Settings, progress: Progress, corpus: CorpusIdentity) -> No
     check(settings, "minutes", settings.minutes is None or settings.minutes > 0)
     check(settings, "seed", settings.seed < 1 << 32)
     check(settings, "precision", settings.precision in PRECISIONS)
+    check(settings, "init_from", settings.init_from is None or _is_checksum(settings.init_from))
     check(progress, "step", progress.step <= progress.total_steps)
     check(progress, "validate_every", progress.validate_every >= 1)
     check(progress, "precision", progress.precision in PRECISIONS[1:])
@@ -424,6 +440,6 @@ def _check(settings: Settings, progress: Progress, corpus: CorpusIdentity) -> No
     check(progress, "best_step", progress.best_step is None or progress.best_step <= progress.step)
     check(progress, "threads", progress.threads >= 1)
     check(progress, "arithmetic", re.fullmatch("[0-9a-f]{16}", progress.arithmetic) is not None)
-    check(corpus, "sha256", re.fullmatch("[0-9a-f]{64}", corpus.sha256) is not None)
+    check(corpus, "sha256", _is_checksum(corpus.sha256))
     _expect(settings.epochs is None or settings.minutes is None, "epochs and minutes contradict")
     _expect((progress.best_step is None) == (progress.best_loss is None), "best step and loss contradict")

@@ -105,6 +105,12 @@ def cli() -> None:
 )
 @click.option("--fresh", is_flag=True, help="Start over; the old run is kept under another name.")
 @click.option(
+    "--init-from",
+    metavar="WHERE",
+    shell_complete=_complete_run,
+    help="Start with the network and the weights of another run (its name or folder), or of a checkpoint file.",
+)
+@click.option(
     "--units",
     type=click.IntRange(1, 65536),
     help="Width of a recurrent layer.  [default: 128 to 512, by the time and the text]",

@@ -216,6 +216,7 @@ def read_corpus(
     encoding: str = "utf-8",
     errors: str = "strict",
     note: Note = ignore_note,
+    known: str = "",
 ) -> Corpus:
     """Decode text files, join them in the order given, choose the vocabulary, encode.
 
@@ -225,6 +226,7 @@ def read_corpus(
         encoding: of the files.
         errors: `strict` or `replace`, for invalid bytes.
         note: told, a line each, what was read, changed and chosen.
+        known: the characters of a model that is to go on learning; a `text` vocabulary has them first, with their ids.
 
     Raises:
         CharrnnError: files that cannot be decoded or are empty.
@@ -253,7 +255,7 @@ def read_corpus(
             "(--vocabulary ascii would make that unknown)"
         )
     if kind == "text":
-        vocabulary = Vocabulary("text", "".join(counts))
+        vocabulary = Vocabulary("text", "".join(dict.fromkeys([*known, *counts])))
     else:
         text = vocabulary.normalise(text, note)
         if outside:

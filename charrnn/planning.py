@@ -29,6 +29,7 @@ from charrnn.messages import plural
 from charrnn.runs import DEFAULT_FOLDER, FOLDER_VARIABLE, Run, run_named
 from charrnn.schedule import minutes_worth_waiting
 from charrnn.vocabulary import Note
+from charrnn.warm_start import Source, load_source
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class Job:
         corpus: the text.
         settings: all of them, chosen or given.
         resume: where the run stands, None for a new one.
+        source: what a new run takes its first weights from, None where it learns from nothing.
         fresh: a run of that name is to be set aside.
         command: what continues the run, for the user to type.
         sample_command: what samples from it.
@@ -49,6 +51,7 @@ class Job:
     corpus: Corpus
     settings: Settings
     resume: Checkpoint | None
+    source: Source | None
     fresh: bool
     command: str
     sample_command: str
@@ -139,6 +142,7 @@ def default_settings(characters: int, given: Mapping[str, Any]) -> Settings:
         "minutes": None,
         "seed": 1,
         "precision": "auto",
+        "init_from": None,
         **given,
         "batch_size": batch_size,
         "seq_length": seq_length,
@@ -160,7 +164,7 @@ def plan_training(
 
     Args:
         files: the text files, in the order they are joined.
-        given: the options that were given, by their names in `Settings`.
+        given: the options that were given, by their names in `Settings`; `init_from` says where a checkpoint is.
         name: of the run; None takes the first file's stem.
         folder: where runs are kept.
         fresh: start over even if there is a run of that name.
@@ -186,18 +190,35 @@ def plan_training(
     run = run_named(_default_name(files) if name is None else name, folder)
     run.check_writable()
     resume = None if fresh else load_last(run)
+    source = None
+    if "init_from" in given:
+        try:
+            source = load_source(given["init_from"], folder)
+        except CharrnnError as error:
+            if resume is None:
+                raise
+            raise CharrnnError(
+                f"{error}; to continue {run.folder} leave --init-from out", exit_code=error.exit_code
+            ) from None
+        given = {**given, "init_from": source.checksum}
+    known = ""
     if resume is not None:
         _refuse_changes(run, resume.settings, resume.progress.finished, given)
-        given = dataclasses.asdict(resume.settings)
+        given, source, known = dataclasses.asdict(resume.settings), None, resume.vocabulary.characters
+    elif source is not None:
+        given, known = {**given, **source.settings(given)}, source.model.vocabulary.characters
 
     notes: list[str] = []
     reading = given.get("vocabulary"), given.get("encoding", "utf-8"), given.get("errors", "strict")
-    corpus = read_corpus(contents, *reading, notes.append)
+    corpus = read_corpus(contents, *reading, notes.append, known)
+    if source is not None:
+        notes.append(source.summary(corpus.vocabulary))
     if resume is None:
         settings = default_settings(len(corpus.training), {**given, "vocabulary": corpus.vocabulary.kind})
     else:
         settings = resume.settings
-        if (identity := CorpusIdentity.of(corpus)) != resume.corpus:
+        identity = CorpusIdentity.of(corpus)
+        if identity != resume.corpus or corpus.vocabulary != resume.vocabulary:  # these differ in a forged file only
             raise CharrnnError(
                 f"{run.folder} trains on another text ({plural(resume.corpus.characters, 'character')}; "
                 f"{' '.join(files)} has {identity.characters:,}"
@@ -212,7 +233,7 @@ def plan_training(
             )
     for line in notes:
         note(line)
-    return Job(run, corpus, settings, resume, fresh, *_commands(files, run.name, folder, device, save_every))
+    return Job(run, corpus, settings, resume, source, fresh, *_commands(files, run.name, folder, device, save_every))
 
 
 def load_last(run: Run) -> Checkpoint | None:
@@ -246,13 +267,20 @@ def _refuse_changes(run: Run, settings: Settings, finished: bool, given: Mapping
     old = {name: getattr(settings, name) for name in changed}
     if "epochs" in changed or "minutes" in changed:  # at the most one of the two is set
         old |= {"epochs": settings.epochs, "minutes": settings.minutes}
-    before = [option(n, v) for n, v in old.items() if v is not None]
-    if "epochs" in old and settings.open_ended:
-        before.append("an end of its own choice")
+    if "init_from" in changed:  # a checksum, which says nothing to anybody
+        how = (
+            "was started " + ("from another checkpoint than this" if settings.init_from else "without") + " --init-from"
+        )
+    else:
+        before = [option(n, v) for n, v in old.items() if v is not None]
+        if "epochs" in old and settings.open_ended:
+            before.append("an end of its own choice")
+        how = (
+            f"{'ran' if finished else 'was started'} with {', '.join(before)}, "
+            f"not {', '.join(option(n, v) for n, v in changed.items())}"
+        )
     raise CharrnnError(
-        f"{run.folder} {'is finished; it ran with ' if finished else 'was started with '}"
-        f"{', '.join(before)}, "
-        f"not {', '.join(option(n, v) for n, v in changed.items())}: "
+        f"{run.folder} {'is finished; it ' if finished else ''}{how}: "
         + ("" if finished else "leave that out to continue it, or ")
         + "give --fresh to start over, or --name for another run"
     )

@@ -15,6 +15,7 @@ from charrnn.data import Corpus, steps_per_epoch, validation_streams, windows
 from charrnn.model import CharacterModel, Layout, TensorState, to_numpy
 from charrnn.network import Array, Network, state_parts
 from charrnn.schedule import Speed
+from charrnn.warm_start import Source
 
 CLIP_NORM = 1.0  # of the whole gradient
 FRESH_EVERY = 16
@@ -68,12 +69,20 @@ def log_frequencies(corpus: Corpus) -> Array:
 class Trainer:
     """Trains one model on one corpus, step by step, and can tell and take up where it stands."""
 
-    def __init__(self, settings: Settings, corpus: Corpus, layout: Layout = Layout()) -> None:  # noqa: B008 - it is immutable
-        """Build the model and the optimizer at their start."""
+    def __init__(
+        self,
+        settings: Settings,
+        corpus: Corpus,
+        layout: Layout = Layout(),  # noqa: B008 - it is immutable
+        source: Source | None = None,
+    ) -> None:
+        """Build the model and the optimizer at their start, which a source gives its weights to."""
         self.settings = settings
         self.corpus = corpus
         self.model = CharacterModel(settings.network(corpus.vocabulary), settings.dropout, settings.seed, layout)
         self.model.softmax.bias.assign(log_frequencies(corpus))
+        if source is not None:
+            self.model.from_numpy(source.initial_weights(corpus, self.model.to_numpy()))
         self.optimizer = FusedAdam(
             settings.learning_rate, weight_decay=WEIGHT_DECAY, global_clipnorm=CLIP_NORM, name="adam"
         )

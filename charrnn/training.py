@@ -86,7 +86,7 @@ class _Training:
         self.save_every = save_every
         self.display = display
         self.request = request
-        self.trainer = Trainer(job.settings, job.corpus, layout)
+        self.trainer = Trainer(job.settings, job.corpus, layout, job.source)
         if job.resume is not None:
             self.trainer.restore(job.resume.progress.step, job.resume.weights, job.resume.training)
         self.loss_limit = EXPLODED * math.log(max(2, self.config.vocabulary_size))

@@ -336,6 +336,6 @@ def other_spellings() -> Named:
 
 def other_versions() -> Named:
     """Formats of the future, and of none."""
-    for version in (0, 2, 3, -1, 10**30, 1.0, 1.5, "1", True, None, [], [1], {}):
+    for version in (0, 1, 3, -1, 10**30, 1.0, 1.5, "1", True, None, [], [1], {}):
         yield repr(version), forged({**DOCUMENT, "format": version})
-    yield "2, with other keys", forged({"format": 2, "model": {}, "checksum": "0" * 64})
+    yield "3, with other keys", forged({"format": 3, "model": {}, "checksum": "0" * 64})

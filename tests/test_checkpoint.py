@@ -31,6 +31,7 @@ from charrnn.vocabulary import Vocabulary
 SETTINGS = Settings(
     vocabulary="text", encoding="utf-8", errors="strict", embedding=4, units=6, layers=2, cell="lstm", dropout=0.1,
     batch_size=3, seq_length=8, learning_rate=0.005, epochs=2, minutes=None, seed=7, precision="auto",
+    init_from="beef" * 16,
 )  # fmt: skip
 PROGRESS = Progress(100, 10, "float32", 2, 37, 30, 1.25, 4.5, 7, None, 2, "c0ffee" + "0" * 10)
 
@@ -160,7 +161,7 @@ def test_a_forgers_checksum_is_no_obstacle_by_itself() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format": 2}, "format 2; this charrnn reads format 1"),
+        ({"format": 1}, "format 1; this charrnn reads format 2"),
         ({"settings.units": 10**9}, "units is 1000000000"),
         ({"settings.units": 65537}, "units is 65537"),
         ({"settings.units": 7}, "not the one that follows"),
@@ -176,6 +177,7 @@ def test_a_forgers_checksum_is_no_obstacle_by_itself() -> None:
         ({"settings.seed": 2**32}, "seed is"),
         ({"settings.cell": "transformer"}, "cell is"),
         ({"settings.dropout": 1.0}, "dropout is"),
+        ({"settings.init_from": "../x"}, "init_from is"),
         ({"settings.minutes": 1.0}, "contradict"),
         ({"settings.flavour": "odd"}, "unknown or missing keys in settings"),
         ({"surprise": 1}, "unknown or missing keys in the configuration"),
