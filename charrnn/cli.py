@@ -33,8 +33,20 @@ class _FiniteRange(click.FloatRange):
         return number
 
 
+class _ExperimentOption(click.Option):
+    """An option that only an experimenter needs: the help has it under a heading of its own."""
+
+
 class _Command(click.Command):
-    """A command that shows its usage above the message of a wrong call."""
+    """A command that shows its usage above the message of a wrong call, and its options under two headings."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        options = [param for param in self.get_params(ctx) if isinstance(param, click.Option)]
+        for heading, wanted in (("Options", False), ("Options for experiments", True)):
+            chosen = [option for option in options if isinstance(option, _ExperimentOption) == wanted]
+            if records := [record for option in chosen if (record := option.get_help_record(ctx))]:
+                with formatter.section(heading):
+                    formatter.write_dl(records)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -112,32 +124,50 @@ def cli() -> None:
 )
 @click.option(
     "--units",
+    cls=_ExperimentOption,
     type=click.IntRange(1, 65536),
     help="Width of a recurrent layer.  [default: 128 to 512, by the time and the text]",
 )
 @click.option(
-    "--layers", type=click.IntRange(1, 100), help="Recurrent layers.  [default: 1 or 2, by the time and the text]"
+    "--layers",
+    cls=_ExperimentOption,
+    type=click.IntRange(1, 100),
+    help="Recurrent layers.  [default: 1 or 2, by the time and the text]",
 )
-@click.option("--embedding", type=click.IntRange(1, 65536), help="Width of a character's vector.  [default: 64]")
-@click.option("--cell", type=click.Choice(["lstm", "gru", "rnn"]), help="Kind of recurrent layer.  [default: lstm]")
+@click.option(
+    "--embedding",
+    cls=_ExperimentOption,
+    type=click.IntRange(1, 65536),
+    help="Width of a character's vector.  [default: 64]",
+)
+@click.option(
+    "--cell",
+    cls=_ExperimentOption,
+    type=click.Choice(["lstm", "gru", "rnn"]),
+    help="Kind of recurrent layer.  [default: lstm]",
+)
 @click.option(
     "--dropout",
+    cls=_ExperimentOption,
     type=_FiniteRange(0, 1, max_open=True),
     help="Share of a recurrent layer's outputs dropped.  "
     "[default: 0 to 0.6, by how often the text is seen and how short it is]",
 )
 @click.option(
     "--batch-size",
+    cls=_ExperimentOption,
     type=click.IntRange(1, 65536),
     help="Streams of text side by side.  [default: 32; for a small text: fewer]",
 )
 @click.option(
     "--seq-length",
+    cls=_ExperimentOption,
     type=click.IntRange(1, 65536),
     help="Characters that a gradient reaches back.  [default: 64; for a tiny text: fewer]",
 )
 @click.option(
     "--learning-rate",
+    cls=_ExperimentOption,
     type=_FiniteRange(min=0, min_open=True),
     help="Adam's, after warm-up; it falls along a cosine.  [default: 0.005; for more than one layer 0.004]",
 )
@@ -156,6 +186,7 @@ def cli() -> None:
 )
 @click.option(
     "--precision",
+    cls=_ExperimentOption,
     type=click.Choice(["auto", "float32", "bfloat16"]),
     help="Of the factors of an LSTM's matrix products on a CPU; sums are float32.  [default: auto, the faster]",
 )

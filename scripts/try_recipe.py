@@ -1,0 +1,165 @@
+"""Train for so many updates with a recipe of your own: what the search in docs/quality.md was made with.
+
+    python scripts/try_recipe.py tinyshakespeare.txt layers=2 units=384 dropout=0.4 updates=9900
+
+A recipe is NAME=VALUE, each with a default:
+
+    updates                                     how many, 3000
+    any setting of a run                        units, layers, embedding, dropout, batch_size, seq_length,
+                                                learning_rate, seed, precision: as charrnn train has them
+    weight_decay average_decay beta_2 clip      of AdamW, of the averaged weights, of the gradient's norm
+    schedule last                               cosine or linear; the last rate's share of the highest, 0.05
+    masks                                       of dropout: step (one a character), sequence (one a window)
+    weight_drop                                 share of the recurrent kernels dropped, one mask an update
+    row_drop                                    share of the characters whose embedding is dropped, likewise
+
+It runs on one core, so that two of them side by side do not meet; the batch is one part there, so a loss
+differs from that of `charrnn train` by rounding and by its masks. Prints a line at each tenth, the loss of
+the weights and of their average over the whole validation part in parallel streams, and at the end the
+average's in one sequential pass and by nanoGPT's protocol: windows of 256 characters, each from the zero
+state, the mean over all positions.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+DEFAULTS: dict[str, Any] = {
+    "updates": 3000, "weight_decay": 0.05, "average_decay": 0.998, "beta_2": 0.999, "clip": 1.0, "schedule": "cosine",
+    "last": 0.05, "masks": "step", "weight_drop": 0.0, "row_drop": 0.0,
+}  # fmt: skip
+SETTINGS: dict[str, Any] = {
+    "units": 256, "layers": 1, "embedding": 64, "dropout": 0.2, "batch_size": 32, "seq_length": 64,
+    "learning_rate": 0.005, "seed": 1, "precision": "bfloat16",
+}  # fmt: skip
+WINDOW = 256  # of nanoGPT's protocol
+
+
+def parse(arguments: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The recipe and the settings out of NAME=VALUE, each of its default's type."""
+    recipe, settings = dict(DEFAULTS), dict(SETTINGS)
+    for argument in arguments:
+        name, _, value = argument.partition("=")
+        target = recipe if name in recipe else settings
+        if name not in target:
+            raise click.BadParameter(f"{argument}: not one of {', '.join([*DEFAULTS, *SETTINGS])}")
+        try:
+            target[name] = type(target[name])(value)
+        except ValueError:
+            raise click.BadParameter(f"{argument}: not a {type(target[name]).__name__}") from None
+    return recipe, settings
+
+
+def learning_rate_at(step: int, highest: float, recipe: dict[str, Any]) -> float:
+    """As schedule.learning_rate_at, with another last rate or in a straight line."""
+    updates, last = recipe["updates"], recipe["last"]
+    warm_up = min(100, updates // 10)
+    if step < warm_up:
+        return highest * (step + 1) / warm_up
+    done = (step - warm_up) / (updates - warm_up)
+    fall = (1 + math.cos(math.pi * done)) / 2 if recipe["schedule"] == "cosine" else 1 - done
+    return highest * (last + (1 - last) * fall)
+
+
+@click.command(help=__doc__.replace("\n\n", "\n\n\b\n"))
+@click.argument("text")
+@click.argument("recipe", nargs=-1, metavar="[NAME=VALUE]...")
+@click.option("--core", type=int, default=0, show_default=True, help="To run on.")
+def main(text: str, recipe: tuple[str, ...], core: int) -> None:
+    """Train and print."""
+    tried, given = parse(recipe)
+    os.sched_setaffinity(0, {core})
+    from charrnn import trainer as training
+    from charrnn.backend import tf
+
+    tf.config.threading.set_inter_op_parallelism_threads(1)
+    tf.config.threading.set_intra_op_parallelism_threads(1)
+    from charrnn.data import read_bytes, read_corpus, validation_streams
+    from charrnn.lstm import logits_of, lstm_over_ids, lstm_over_vectors
+    from charrnn.model import CharacterModel, Layout
+    from charrnn.network import Network
+    from charrnn.planning import default_settings
+
+    fold = tf.random.experimental.stateless_fold_in
+    drop = tf.nn.experimental.stateless_dropout
+
+    class Model(CharacterModel):
+        """With the kinds of dropout that were tried and not kept."""
+
+        update_seed: Any = None  # while an update is made
+
+        def loss_sum(self, ids: Any, targets: Any, weights: Any, state: Any, dropout_seed: Any = None) -> Any:
+            self.update_seed = dropout_seed
+            return super().loss_sum(ids, targets, weights, state, dropout_seed)
+
+        def _first_table(self) -> Any:
+            rows = tf.convert_to_tensor(self.embedding.embeddings)
+            if tried["row_drop"] and self.update_seed is not None:
+                rows = drop(rows, tried["row_drop"], fold(self.update_seed, 77), noise_shape=(rows.shape[0], 1))
+            return self.recurrent[0].table(rows)
+
+        def _read(self, ids: Any, table: Any, state: Any, dropout_seed: Any) -> Any:
+            outputs, new_state = ids, []
+            for index, layer in enumerate(self.recurrent):
+                recurrent = tf.convert_to_tensor(layer.cell.recurrent_kernel)
+                if tried["weight_drop"] and dropout_seed is not None:
+                    recurrent = drop(recurrent, tried["weight_drop"], fold(self.update_seed, 100 + index))
+                if index == 0:
+                    read = lstm_over_ids(outputs, table, recurrent, *state[0], layer.operands)
+                else:
+                    below = [tf.convert_to_tensor(weight) for weight in (layer.cell.kernel, layer.cell.bias)]
+                    read = lstm_over_vectors(outputs, below[0], recurrent, below[1], *state[index], layer.operands)
+                outputs, *layer_state = read
+                new_state.append(tuple(layer_state))
+                if self.dropout and dropout_seed is not None:
+                    shape = None if tried["masks"] == "step" else (1, *outputs.shape[1:])
+                    outputs = drop(outputs, self.dropout, fold(dropout_seed, index), noise_shape=shape)
+            return logits_of(outputs, *map(tf.convert_to_tensor, (self.softmax.kernel, self.softmax.bias))), new_state
+
+    training.CharacterModel = Model
+    training.CLIP_NORM, training.WEIGHT_DECAY = tried["clip"], tried["weight_decay"]
+    training.AVERAGE_DECAY = tried["average_decay"]
+    corpus = read_corpus(read_bytes([text]))
+    settings = default_settings(len(corpus.training), {**given, "epochs": 1, "vocabulary": corpus.vocabulary.kind})
+    trainer = training.Trainer(settings, corpus, Layout(True, given["precision"], 1))
+    trainer.optimizer.beta_2 = tried["beta_2"]
+    part = len(corpus.ids) - corpus.validation_start
+    trainer._validation = validation_streams(corpus.ids, corpus.validation_start, settings.seq_length, limit=part)
+    click.echo(f"{Path(text).name} {' '.join(recipe)}")
+    batches, losses, start = trainer.batches(0), [], time.monotonic()
+    for step in range(tried["updates"]):
+        losses.append(trainer.update(step, learning_rate_at(step, settings.learning_rate, tried), next(batches)))
+        if 10 * (step + 1) // tried["updates"] > 10 * step // tried["updates"]:
+            click.echo(
+                f"update {step + 1:,}  epoch {(step + 1) / trainer.steps_per_epoch:.2f}  "
+                f"train {sum(losses) / len(losses):.4f}  val {trainer._validation_loss():.4f}  "
+                f"average {trainer.validate():.4f}  {(time.monotonic() - start) / 60:.1f} min"
+            )
+            losses = []
+    network = Network(trainer.model.config, trainer.weights())
+    _, state = network.loss(corpus.ids[corpus.validation_start - 257 : corpus.validation_start], network.zero_state())
+    loss, _ = network.loss(corpus.ids[corpus.validation_start - 1 :], state)
+    click.echo(f"one pass {loss / part:.4f}  nanoGPT's protocol {windowed(network, corpus):.4f}")
+
+
+def windowed(network: Any, corpus: Any) -> float:
+    """By the protocol of nanoGPT, in nats per character."""
+    import numpy as np
+
+    ids = corpus.ids[corpus.validation_start :]
+    count = (len(ids) - 1) // WINDOW
+    inputs, targets = (ids[shift : shift + count * WINDOW].reshape(count, WINDOW) for shift in (0, 1))
+    logits, _ = network.forward(inputs, network.zero_state(count))
+    scores = logits - logits.max(axis=-1, keepdims=True)
+    likely = np.take_along_axis(scores, targets[..., None].astype(np.int64), axis=-1)[..., 0]
+    return float((np.log(np.exp(scores).sum(axis=-1)) - likely).mean())
+
+
+if __name__ == "__main__":
+    main()
