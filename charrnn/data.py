@@ -226,7 +226,7 @@ def read_corpus(
         encoding: of the files.
         errors: `strict` or `replace`, for invalid bytes.
         note: told, a line each, what was read, changed and chosen.
-        known: the characters of a model that is to go on learning; a `text` vocabulary has them first, with their ids.
+        known: the characters of a model that goes on learning: a `text` vocabulary has them first, then the text's own.
 
     Raises:
         CharrnnError: files that cannot be decoded or are empty.

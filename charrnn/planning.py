@@ -180,10 +180,6 @@ def plan_training(
     """
     if name is None and files[0] == "-":
         raise CharrnnError("reading standard input: name the run with --name", exit_code=2)
-    if given.get("vocabulary") == "bytes" and ("encoding" in given or "errors" in given):
-        raise CharrnnError(
-            "--vocabulary bytes reads the files' bytes as they are: leave --encoding and --errors out", exit_code=2
-        )
     if "encoding" in given:
         given = {**given, "encoding": encoding_named(given["encoding"])}
     contents = read_bytes(files)
@@ -207,6 +203,10 @@ def plan_training(
         given, source, known = dataclasses.asdict(resume.settings), None, resume.vocabulary.characters
     elif source is not None:
         given, known = {**given, **source.settings(given)}, source.model.vocabulary.characters
+    if resume is None and given.get("vocabulary") == "bytes" and ("encoding" in given or "errors" in given):
+        raise CharrnnError(
+            "a vocabulary of bytes reads the files as they are: leave --encoding and --errors out", exit_code=2
+        )
 
     notes: list[str] = []
     reading = given.get("vocabulary"), given.get("encoding", "utf-8"), given.get("errors", "strict")
@@ -268,9 +268,8 @@ def _refuse_changes(run: Run, settings: Settings, finished: bool, given: Mapping
     if "epochs" in changed or "minutes" in changed:  # at the most one of the two is set
         old |= {"epochs": settings.epochs, "minutes": settings.minutes}
     if "init_from" in changed:  # a checksum, which says nothing to anybody
-        how = (
-            "was started " + ("from another checkpoint than this" if settings.init_from else "without") + " --init-from"
-        )
+        began = "from another checkpoint than --init-from names" if settings.init_from else "without --init-from"
+        how = f"was started {began}"
     else:
         before = [option(n, v) for n, v in old.items() if v is not None]
         if "epochs" in old and settings.open_ended:

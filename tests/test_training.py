@@ -24,6 +24,7 @@ from charrnn.data import WARM_UP, read_bytes, read_corpus
 from charrnn.network import Network
 from charrnn.runs import Report, Run
 from charrnn.schedule import PATIENCE
+from charrnn.vocabulary import Vocabulary
 
 COLUMNS = ["step", "epoch", "train_loss", "val_loss", "learning_rate", "seconds", "chars_per_second"]
 
@@ -202,6 +203,21 @@ def test_other_options_and_another_text_are_refused_by_name(trained: Path, charr
     result = charrnn("train", "small.txt", *where)
     assert result.returncode == 1
     assert "trains on another text (20,000 characters; small.txt has 14,000)" in result.stderr
+
+
+def test_a_checkpoint_whose_vocabulary_is_not_its_texts_is_refused(charrnn: Command, trained: Path, run: Run) -> None:
+    """A forged one: as many characters as the weights have rows for, but others."""
+    last = checkpoint.load(Run(trained / "checkpoints/small").last)
+    forged = dataclasses.replace(
+        last,
+        settings=dataclasses.replace(last.settings, vocabulary="text"),
+        vocabulary=Vocabulary("text", "".join(map(chr, range(0x4E00, 0x4E00 + 98)))),
+    )
+    run.prepare()
+    run.save(forged, [], None)
+    result = charrnn("train", "small.txt")
+    assert result.returncode == 1
+    assert "trains on another text" in result.stderr
 
 
 def test_fresh_starts_over_and_keeps_the_old_run(tmp_path: Path, charrnn: Command, tales: str) -> None:

@@ -1,0 +1,222 @@
+"""Starting from what another run learned: `charrnn train --init-from`, through the real command."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import PROJECT, Command, chain_model, environment, same_files
+
+from charrnn import checkpoint
+from charrnn.checkpoint import Checkpoint
+from charrnn.data import read_bytes, read_corpus
+from charrnn.network import Network
+from charrnn.planning import Job, plan_training
+from charrnn.runs import Run
+from charrnn.vocabulary import PRINTABLE_ASCII, Vocabulary
+
+TRAINING = ("--batch-size", "8", "--seq-length", "32", "--dropout", "0", "--precision", "float32")
+UNCHANGED = (*TRAINING, "--epochs", "1", "--learning-rate", "1e-30")
+"""Of a training that ends with the weights that it began with: no update is large enough to change a bit."""
+FRENCH = "L\u2019été, à la forêt, l'élève où naît le cœur. Noël! Ça va, garçon? «Déjà vu.»\n"
+
+
+@pytest.fixture
+def source(trained: Path, tmp_path: Path) -> Run:
+    """A run to start from, `small`, of a model of ASCII; beside it checkpoint files of models of other kinds."""
+    shutil.copytree(trained / "checkpoints", tmp_path / "checkpoints")
+    for vocabulary in (Vocabulary("text", "abc é\n"), Vocabulary.bytes()):
+        data = checkpoint.to_bytes(chain_model(vocabulary, "abc"))
+        (tmp_path / f"{vocabulary.kind}.safetensors").write_bytes(data)
+    return Run(tmp_path / "checkpoints/small")
+
+
+def assert_taken_over(new: Checkpoint, old: Checkpoint) -> None:
+    """Whatever the old model knows is in the new one, in the same bytes."""
+    for name, weight in new.weights.items():
+        if name.startswith("layer"):
+            assert weight.tobytes() == old.weights[name].tobytes(), name
+    for character in old.vocabulary.characters:
+        a, b = new.vocabulary.id_of(character), old.vocabulary.id_of(character)
+        assert new.weights["embedding"][a].tobytes() == old.weights["embedding"][b].tobytes()
+        assert new.weights["softmax.kernel"][:, a].tobytes() == old.weights["softmax.kernel"][:, b].tobytes()
+        assert new.weights["softmax.bias"][a].tobytes() == old.weights["softmax.bias"][b].tobytes()
+
+
+# --- what is taken over ----------------------------------------------------------------------
+
+
+def test_weights_are_taken_over_and_new_characters_added(
+    tmp_path: Path, charrnn: Command, source: Run, tales: str
+) -> None:
+    """From a model of ASCII to French, and from that to English with one character more."""
+    (tmp_path / "french.txt").write_text((FRENCH + tales[:200]) * 12)
+    result = charrnn("train", "french.txt", "--init-from", "small", *UNCHANGED)
+    assert result.returncode == 0, result.stderr
+    own = "".join(sorted({character for character in FRENCH if not character.isascii()}))
+    said = f"starting from checkpoints/small/best.safetensors: 1 x 32 LSTM, 97 characters known, {len(own)} new\n"
+    assert said in result.stderr
+    english, french = (checkpoint.load(path) for path in (source.best, Run(tmp_path / "checkpoints/french").last))
+    assert french.vocabulary == Vocabulary("text", PRINTABLE_ASCII + own)
+    assert french.settings.init_from == checkpoint.checksum(english)
+    assert_taken_over(french, english)
+
+    # What is new is, before any training, about as probable as it is frequent.
+    corpus = read_corpus(read_bytes([str(tmp_path / "french.txt")]), "text", known=PRINTABLE_ASCII)
+    network = Network(french.config, french.weights)
+    logits, _ = network.forward(corpus.training[None], network.zero_state())
+    probabilities = np.exp(logits[0].astype(np.float64))
+    mean = (probabilities / probabilities.sum(axis=1, keepdims=True)).mean(axis=0)
+    frequencies = np.bincount(corpus.training, minlength=len(mean)) / len(corpus.training)
+    assert mean[97:].sum() == pytest.approx(frequencies[97:].sum(), rel=0.2)
+    np.testing.assert_allclose(mean[97:], frequencies[97:], rtol=0.8)  # their columns of the softmax are random
+
+    (tmp_path / "more.txt").write_text(tales[:3000] + "Straße\n")
+    result = charrnn("train", "more.txt", "--init-from", "checkpoints/french/last.safetensors", *UNCHANGED)
+    assert result.returncode == 0, result.stderr
+    assert f"{97 + len(own)} characters known, 1 new\n" in result.stderr
+    more = checkpoint.load(Run(tmp_path / "checkpoints/more").last)
+    assert more.vocabulary == Vocabulary("text", PRINTABLE_ASCII + own + "ß")
+    assert_taken_over(more, french)
+
+
+@pytest.mark.parametrize("kind", ["ascii", "bytes"])
+def test_of_a_fixed_vocabulary_everything_is_taken_over(tmp_path: Path, kind: str) -> None:
+    """The unknown symbol's row too; and a text is read as bytes where the model's was."""
+    vocabulary = Vocabulary.ascii() if kind == "ascii" else Vocabulary.bytes()
+    model = chain_model(vocabulary, "abc", noise=1.0)
+    (tmp_path / "model.safetensors").write_bytes(checkpoint.to_bytes(model))
+    job = plan(tmp_path, init_from=str(tmp_path / "model.safetensors"))
+    assert job.corpus.vocabulary == vocabulary
+    assert job.source is not None
+    fresh = {name: np.full_like(weight, 9) for name, weight in model.weights.items()}
+    weights = job.source.initial_weights(job.corpus, fresh)
+    assert all((weights[name] == weight).all() for name, weight in model.weights.items())
+
+
+def plan(folder: Path, **given: str) -> Job:
+    (folder / "x.txt").write_text("cab " * 100)
+    job = plan_training([str(folder / "x.txt")], given, None, str(folder / "runs"), False, None, None, lambda _: None)
+    assert isinstance(job, Job)
+    return job
+
+
+def test_the_command_that_continues_does_without_the_source(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(checkpoint.to_bytes(chain_model(Vocabulary.ascii(), "abc")))
+    job = plan(tmp_path, init_from=str(tmp_path / "model.safetensors"))
+    assert job.settings.init_from is not None
+    assert job.command == f"charrnn train --checkpoints-dir {tmp_path}/runs {tmp_path}/x.txt"
+
+
+def test_a_text_without_a_character_that_is_known_has_a_start_too(tmp_path: Path) -> None:
+    """Its characters share what there is, as they are frequent."""
+    (tmp_path / "model.safetensors").write_bytes(checkpoint.to_bytes(chain_model(Vocabulary("text", "xyz"), "xyz")))
+    job = plan(tmp_path, init_from=str(tmp_path / "model.safetensors"))
+    assert job.corpus.vocabulary == Vocabulary("text", "xyz abc")
+    assert job.source is not None
+    fresh = {
+        "embedding": np.zeros((7, 3), np.float32),
+        "softmax.kernel": np.zeros((3, 7), np.float32),
+        "softmax.bias": np.log(np.array([1e-6] * 3 + [0.25] * 4, np.float32)),
+    }
+    bias = job.source.initial_weights(job.corpus, fresh)["softmax.bias"]
+    np.testing.assert_allclose(np.exp(bias) / np.exp(bias).sum(), [1e-6] * 3 + [0.25] * 4, rtol=1e-4)
+
+
+def test_a_related_text_is_learned_better_in_as_many_updates(tmp_path: Path, charrnn: Command, source: Run) -> None:
+    (tmp_path / "more.txt").write_text((PROJECT / "data/tales.txt").read_text()[20_000:26_000])
+    losses = []
+    for name, network in (("warm", ("--init-from", "small")), ("anew", ("--units", "32", "--embedding", "16"))):
+        result = charrnn("train", "more.txt", "--name", name, *network, *TRAINING, "--epochs", "2")
+        assert result.returncode == 0, result.stderr
+        losses.append(checkpoint.load(Run(tmp_path / "checkpoints" / name).best).progress.final_loss)
+    warm, anew = losses
+    assert warm < anew - 0.3
+
+
+# --- what is refused -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "says"),
+    [
+        (
+            ["small", "--units", "64", "--layers", "1", "--cell", "gru"],
+            2,
+            "of --units 32, --cell lstm, not --units 64,",
+        ),
+        (["small", "--vocabulary", "bytes"], 2, "of ascii, which cannot become one of bytes"),
+        (["text.safetensors", "--vocabulary", "ascii"], 2, "of text, which cannot become one of ascii"),
+        (["bytes.safetensors", "--vocabulary", "text"], 2, "of bytes, which cannot become one of text"),
+        (["bytes.safetensors", "--encoding", "latin-1"], 2, "leave --encoding and --errors out"),
+        (["absent"], 2, "absent: no such run in checkpoints/ (there are: small)"),
+        (["absent.safetensors"], 2, "absent.safetensors: no such checkpoint"),
+        (["new.txt"], 1, "new.txt: not a charrnn checkpoint"),
+    ],
+)
+def test_what_does_not_go_together_is_answered_in_one_line(
+    tmp_path: Path, charrnn: Command, source: Run, args: list[str], code: int, says: str
+) -> None:
+    (tmp_path / "new.txt").write_text("A new text. " * 100)
+    (tmp_path / "tensorflow.py").write_text("raise SystemExit('TensorFlow is loaded')")
+    result = charrnn("train", "new.txt", "--init-from", *args, PYTHONPATH=str(tmp_path))
+    assert result.returncode == code, result.stderr
+    *hint, message = result.stderr.splitlines()
+    assert message.startswith("Error: ")
+    assert says in message
+    assert bool(hint) == (code == 2)
+    assert not Run(tmp_path / "checkpoints/new").exists()
+
+
+# --- stopping and going on -------------------------------------------------------------------
+
+
+def test_a_run_goes_on_from_the_weights_that_it_took_over_whatever_became_of_the_source(
+    tmp_path: Path, charrnn: Command, source: Run, tales: str
+) -> None:
+    """Killed at step 0, it ends in the same bytes as a run that was not."""
+    (tmp_path / "new.txt").write_text(tales[:8000] + FRENCH * 10)
+    options = ("--init-from", "small", *TRAINING, "--epochs", "40")
+    assert charrnn("train", "new.txt", *options, "--name", "whole").returncode == 0
+    run, whole = Run(tmp_path / "checkpoints/new"), Run(tmp_path / "checkpoints/whole")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "charrnn", "train", "new.txt", *options],
+        cwd=tmp_path, stderr=subprocess.DEVNULL, env=environment(),
+    )  # fmt: skip
+    deadline = time.monotonic() + 120
+    while not run.last.exists() and time.monotonic() < deadline:
+        time.sleep(0.005)
+    process.kill()
+    process.wait()
+    last = checkpoint.load(run.last)
+    assert last.progress.step == 0
+    assert_taken_over(last, checkpoint.load(source.best))
+
+    source.best.rename(tmp_path / "moved.safetensors")
+    source.last.rename(tmp_path / "changed.safetensors")
+    for where, code, says in (
+        ("small", 2, "small: no such run in checkpoints/"),
+        ("changed.safetensors", 1, "checkpoints/new was started from another checkpoint than --init-from names: "),
+    ):
+        result = charrnn("train", "new.txt", "--init-from", where)
+        assert result.returncode == code
+        assert says in result.stderr
+        assert "--init-from out" in result.stderr or "leave that out to continue it" in result.stderr
+    result = charrnn("train", "new.txt")
+    assert result.returncode == 0, result.stderr
+    assert "continuing checkpoints/new at step 0 of " in result.stderr
+    assert same_files(run, whole)
+    result = charrnn("train", "new.txt", "--init-from", "moved.safetensors")
+    assert result.returncode == 0
+    assert "is finished" in result.stderr
+
+
+def test_a_run_that_was_not_started_from_another_says_so(charrnn: Command, source: Run, trained: Path) -> None:
+    result = charrnn("train", trained / "small.txt", "--init-from", "small")
+    assert result.returncode == 1
+    assert "checkpoints/small is finished; it was started without --init-from: give --fresh" in result.stderr
