@@ -256,7 +256,7 @@ def wrong_checksums() -> Named:
         "one digit short": digits[:-1],
         "one digit more": digits + b"0",
         "none": b"",
-        "two digits changed places": digits[1:2] + digits[0:1] + digits[2:],
+        "its first digit at the end": digits[1:] + digits[:1],
     }.items():
         header = GOOD[8:HEAD].replace(digits, new)
         yield name, len(header).to_bytes(8, "little") + header + BODY
