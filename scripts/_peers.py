@@ -1,0 +1,297 @@
+"""What charrnn races against in PyTorch: its own recipe on nn.LSTM, and nanoGPT's recipe for a CPU."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import math
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from _clock import Clock
+from torch import nn
+from torch.nn import functional
+
+from charrnn.data import Corpus, steps_per_epoch, validation_streams, windows
+from charrnn.planning import default_settings
+from charrnn.schedule import Speed, learning_rate_at
+
+TRIAL = 2.0  # seconds of updates in each precision, to choose the faster
+
+Update = Callable[[int], None]
+
+
+def all_cores() -> None:
+    """Let PyTorch use them."""
+    torch.set_num_threads(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+
+
+def faster(prepare: Callable[[bool], tuple[nn.Module, Update]]) -> tuple[bool, float]:
+    """Try updates with and without bfloat16 autocast.
+
+    Args:
+        prepare: given whether to autocast, makes a model at its start and what updates it.
+
+    Returns:
+        Whether autocast is faster, and the seconds of an update the faster way.
+    """
+    seconds = {}
+    for bfloat16 in (False, True):
+        _, update = prepare(bfloat16)
+        update(0)
+        done, start = 0, time.perf_counter()
+        while done < 3 or time.perf_counter() - start < TRIAL:
+            done += 1
+            update(done)
+        seconds[bfloat16] = (time.perf_counter() - start) / done
+    best = min(seconds, key=lambda bfloat16: seconds[bfloat16])
+    return best, seconds[best]
+
+
+# --- charrnn's recipe ------------------------------------------------------------------------
+
+
+class CharacterLSTM(nn.Module):
+    """Embedding -> nn.LSTM -> softmax, time-major, which is PyTorch's faster layout."""
+
+    def __init__(self, weights: dict[str, np.ndarray], layers: int, dropout: float) -> None:
+        """Begin with the weights that charrnn begins with; its gate order is PyTorch's too."""
+        super().__init__()
+        self.embedding = nn.Embedding(*weights["embedding"].shape)
+        units, size = weights["softmax.kernel"].shape
+        self.lstm = nn.LSTM(weights["embedding"].shape[1], units, layers, dropout=dropout if layers > 1 else 0.0)
+        self.dropout = nn.Dropout(dropout)  # nn.LSTM has none after the last layer
+        self.softmax = nn.Linear(units, size)
+        own = {"embedding.weight": weights["embedding"]}
+        own |= {"softmax.weight": weights["softmax.kernel"].T, "softmax.bias": weights["softmax.bias"]}
+        for layer in range(layers):
+            own[f"lstm.weight_ih_l{layer}"] = weights[f"layer{layer}.kernel"].T
+            own[f"lstm.weight_hh_l{layer}"] = weights[f"layer{layer}.recurrent_kernel"].T
+            own[f"lstm.bias_ih_l{layer}"] = weights[f"layer{layer}.bias"]
+            own[f"lstm.bias_hh_l{layer}"] = np.zeros_like(weights[f"layer{layer}.bias"])
+        self.load_state_dict({name: torch.tensor(weight) for name, weight in own.items()})
+        for layer in range(layers):  # one bias is enough; with two it would learn twice as fast
+            getattr(self.lstm, f"bias_hh_l{layer}").requires_grad_(False)
+
+    def forward(self, ids: torch.Tensor, state: Any) -> tuple[torch.Tensor, Any]:
+        """From ids (T, B) and a state to logits (T, B, V) and the state after."""
+        outputs, state = self.lstm(self.embedding(ids), state)
+        return self.softmax(self.dropout(outputs)), state
+
+
+def train_lstm(corpus: Corpus, minutes: float, scored: int) -> None:
+    """Train PyTorch's nn.LSTM as charrnn would train its own in so many minutes, and print its losses.
+
+    The settings, the initial weights, the batches, the streams that start anew, clipping, AdamW, the schedule and
+    the moving average of the weights are charrnn's; the number of updates follows from PyTorch's speed.
+
+    Args:
+        corpus: the text.
+        minutes: to fit the training into.
+        scored: characters of a validation at most.
+    """
+    from charrnn.backend import choose_device
+    from charrnn.model import CharacterModel
+    from charrnn.trainer import AVERAGE_DECAY, CLIP_NORM, FRESH_EVERY, WEIGHT_DECAY, log_frequencies
+
+    all_cores()
+    choose_device("cpu")
+    settings = default_settings(len(corpus.training), {"vocabulary": corpus.vocabulary.kind, "minutes": minutes})
+    batch_size, seq_length = settings.batch_size, settings.seq_length
+    weights = CharacterModel(settings.network(corpus.vocabulary), 0.0, settings.seed).to_numpy()
+    weights["softmax.bias"] = log_frequencies(corpus)
+    epoch_steps = steps_per_epoch(len(corpus.training), batch_size, seq_length)
+    total_steps = epoch_steps  # until the speed is known
+
+    def zero_state(streams: int) -> Any:
+        return tuple(torch.zeros(settings.layers, streams, settings.units) for _ in range(2))
+
+    def prepare(bfloat16: bool) -> tuple[nn.Module, Update]:
+        """The average of the model, which is to be validated, and its update."""
+        torch.manual_seed(settings.seed)
+        model = CharacterLSTM(weights, settings.layers, settings.dropout)
+        average = copy.deepcopy(model).eval()
+        trained = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
+        parameters = [weight for _, weight in trained]
+        averages = [average.get_parameter(name) for name, _ in trained]
+        kernels = [weight for name, weight in trained if weight.ndim == 2 and not name.startswith("embedding")]
+        others = [weight for name, weight in trained if weight.ndim == 1 or name.startswith("embedding")]
+        optimizer = torch.optim.AdamW(
+            [{"params": kernels, "weight_decay": WEIGHT_DECAY}, {"params": others, "weight_decay": 0.0}],
+            eps=1e-7,  # Keras'
+            fused=True,
+        )
+        batches = itertools.chain.from_iterable(
+            windows(corpus.training, batch_size, seq_length, settings.seed, epoch) for epoch in itertools.count()
+        )
+        state = zero_state(batch_size)
+
+        def update(step: int) -> None:
+            nonlocal state
+            if step % epoch_steps == 0:
+                state = zero_state(batch_size)
+            elif step % FRESH_EVERY == 0:
+                for tensor in state:
+                    tensor[:, step // FRESH_EVERY % batch_size] = 0
+            ids, targets = (torch.from_numpy(part.T.astype(np.int64)) for part in next(batches))
+            with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+                logits, new_state = model(ids, state)
+            loss = functional.cross_entropy(logits.float().flatten(0, 1), targets.flatten())
+            optimizer.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(parameters, CLIP_NORM)
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate_at(step, total_steps, settings.learning_rate)
+            optimizer.step()
+            state = tuple(tensor.detach().float() for tensor in new_state)
+            with torch.no_grad():
+                torch._foreach_lerp_(averages, parameters, 1 - min(AVERAGE_DECAY, (step + 1) / (step + 10)))
+
+        return average, update
+
+    inputs, targets, weight = (
+        torch.from_numpy(array.T)  # (W, S)
+        for array in validation_streams(corpus.ids, corpus.validation_start, seq_length, limit=scored)
+    )
+
+    def validate() -> float:
+        state, total = zero_state(inputs.shape[1]), 0.0
+        with torch.inference_mode():
+            for start in range(0, len(inputs), 1000):
+                part = slice(start, start + 1000)
+                logits, state = average(inputs[part], state)
+                losses = functional.cross_entropy(
+                    logits.flatten(0, 1), targets[part].flatten().long(), reduction="none"
+                )
+                total += float(losses @ weight[part].flatten())
+        return total / float(weight.sum())
+
+    bfloat16, seconds = faster(prepare)
+    total_steps = Speed(seconds, 0.0, 0.0).steps_within(60 * minutes, batch_size * seq_length, inputs.numel())
+    average, update = prepare(bfloat16)
+    clock = Clock(validate)
+    for step in range(total_steps):
+        update(step)
+        clock.tick(last=step + 1 == total_steps)
+
+
+# --- a transformer ---------------------------------------------------------------------------
+
+LAYERS, HEADS, WIDTH, CONTEXT, BATCH_SIZE, ITERATIONS = 4, 4, 128, 64, 12, 2000
+HIGHEST_RATE, LOWEST_RATE, WARM_UP = 1e-3, 1e-4, 100
+DEVIATION, DECAY = 0.02, 0.1  # of the first weights; of weights in AdamW
+
+
+class Block(nn.Module):
+    """A layer: attention to what came before, and a perceptron; each reads normalised, and adds to its input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention_norm = nn.LayerNorm(WIDTH, bias=False)
+        self.attention = nn.Linear(WIDTH, 3 * WIDTH, bias=False)  # queries, keys and values
+        self.attention_out = nn.Linear(WIDTH, WIDTH, bias=False)
+        self.perceptron_norm = nn.LayerNorm(WIDTH, bias=False)
+        self.perceptron = nn.Linear(WIDTH, 4 * WIDTH, bias=False)
+        self.perceptron_out = nn.Linear(4 * WIDTH, WIDTH, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """From (B, T, width) to (B, T, width)."""
+        heads = self.attention(self.attention_norm(x)).unflatten(2, (3, HEADS, -1))  # (B, T, 3, heads, width / heads)
+        query, key, value = heads.permute(2, 0, 3, 1, 4)
+        attended = functional.scaled_dot_product_attention(query, key, value, is_causal=True)
+        x = x + self.attention_out(attended.transpose(1, 2).flatten(2))
+        return x + self.perceptron_out(functional.gelu(self.perceptron(self.perceptron_norm(x))))
+
+
+class Transformer(nn.Module):
+    """A GPT: learned positions, layers that normalise first, no biases, one matrix to embed and to predict."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(size, WIDTH)
+        self.position = nn.Embedding(CONTEXT, WIDTH)
+        self.blocks = nn.Sequential(*(Block() for _ in range(LAYERS)))
+        self.norm = nn.LayerNorm(WIDTH, bias=False)
+        for name, weight in self.named_parameters():
+            if weight.ndim == 2:
+                into_sum = name.endswith("_out.weight")  # 2 * LAYERS of them add up
+                nn.init.normal_(weight, std=DEVIATION / math.sqrt(2 * LAYERS) if into_sum else DEVIATION)
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        """From ids (B, T) to logits (B, T, V)."""
+        x = self.embedding(ids) + self.position.weight[: ids.shape[1]]
+        return functional.linear(self.norm(self.blocks(x)), self.embedding.weight)
+
+
+def transformer_rate(iteration: int) -> float:
+    """The learning rate of an iteration: a linear warm-up, then half a cosine."""
+    if iteration < WARM_UP:
+        return HIGHEST_RATE * (iteration + 1) / (WARM_UP + 1)
+    done = (iteration - WARM_UP) / (ITERATIONS - WARM_UP)
+    return LOWEST_RATE + (HIGHEST_RATE - LOWEST_RATE) * (1 + math.cos(math.pi * done)) / 2
+
+
+def train_transformer(corpus: Corpus, minutes: float, scored: int) -> None:
+    """Train a transformer with nanoGPT's recipe for a CPU, and print its losses.
+
+    Args:
+        corpus: the text.
+        minutes: after which to stop, should its iterations take longer.
+        scored: characters of a validation at most.
+    """
+    all_cores()
+    ids = torch.from_numpy(corpus.ids.astype(np.int64))
+    span = torch.arange(CONTEXT)
+
+    def prepare(bfloat16: bool) -> tuple[nn.Module, Update]:
+        torch.manual_seed(1)
+        model = Transformer(len(corpus.vocabulary))
+        parameters = list(model.parameters())
+        optimizer = torch.optim.AdamW(
+            [
+                {"params": [weight for weight in parameters if weight.ndim == 2], "weight_decay": DECAY},
+                {"params": [weight for weight in parameters if weight.ndim == 1], "weight_decay": 0.0},
+            ],
+            betas=(0.9, 0.99),
+            fused=True,
+        )
+
+        def update(iteration: int) -> None:
+            positions = torch.randint(len(corpus.training) - CONTEXT, (BATCH_SIZE, 1)) + span
+            with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+                logits = model(ids[positions])
+            loss = functional.cross_entropy(logits.float().flatten(0, 1), ids[positions + 1].flatten())
+            optimizer.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(parameters, 1.0)
+            for group in optimizer.param_groups:
+                group["lr"] = transformer_rate(iteration)
+            optimizer.step()
+
+        return model, update
+
+    def window_loss(last: int) -> float:
+        """Loss over the validation part, in windows of which only the last so many characters are scored."""
+        first = corpus.validation_start - (CONTEXT - last)  # of the first window's targets
+        starts = torch.arange(first, len(ids) - CONTEXT + 1, last)
+        starts = starts[:: math.ceil(len(starts) * last / scored)]
+        total = 0.0
+        with torch.inference_mode():
+            for part in starts.split(500):
+                positions = part[:, None] + span
+                logits = model(ids[positions - 1])[:, -last:]
+                targets = ids[positions[:, -last:]]
+                total += float(functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="sum"))
+        return total / (len(starts) * last)
+
+    bfloat16, _ = faster(prepare)
+    model, update = prepare(bfloat16)
+    clock = Clock(lambda: min(window_loss(CONTEXT), window_loss(CONTEXT // 2)), 60 * minutes)
+    for iteration in range(ITERATIONS):
+        update(iteration)
+        if not clock.tick(last=iteration + 1 == ITERATIONS):
+            break
