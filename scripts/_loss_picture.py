@@ -17,7 +17,7 @@ STYLES = (  # a colour and a width for each curve in turn, told apart by those w
     ("#1b8a5a", 1.9),
     ("#8a5aa8", 1.9),
 )
-LOWEST, HIGHEST = 1.35, 2.6  # loss
+LOWEST, HIGHEST = 1.3, 2.6  # loss
 KNOWN = {  # what a mark is, and at which side no curve is in the way of saying it
     1.88: ("nanoGPT's own figure for a CPU", "right"),
     1.4697: ("nanoGPT's own figure for a GPU, with 10.7 million weights", "left"),

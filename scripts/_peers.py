@@ -122,7 +122,6 @@ def train_lstm(corpus: Corpus, minutes: float, scored: int) -> None:
         others = [weight for name, weight in trained if weight.ndim == 1 or name.startswith("embedding")]
         optimizer = torch.optim.AdamW(
             [{"params": kernels, "weight_decay": WEIGHT_DECAY}, {"params": others, "weight_decay": 0.0}],
-            eps=1e-7,  # Keras'
             fused=True,
         )
         batches = itertools.chain.from_iterable(
@@ -146,6 +145,7 @@ def train_lstm(corpus: Corpus, minutes: float, scored: int) -> None:
             nn.utils.clip_grad_norm_(parameters, CLIP_NORM)
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate_at(step, total_steps, settings.learning_rate)
+                group["eps"] = 1e-7 / math.sqrt(1 - 0.999 ** (step + 1))  # Keras adds it before the correction
             optimizer.step()
             state = tuple(tensor.detach().float() for tensor in new_state)
             with torch.no_grad():
