@@ -10,6 +10,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from itertools import repeat
 from types import SimpleNamespace
 from typing import Any, TypeVar
@@ -77,6 +78,7 @@ def _complete_run(ctx: click.Context, _: click.Parameter, incomplete: str) -> li
     return [run.name for run in all_runs(ctx.params.get("folder") or "checkpoints") if run.name.startswith(incomplete)]
 
 
+_experiment_option = partial(click.option, cls=_ExperimentOption)
 _debug_option = click.option(
     "--debug", is_flag=True, expose_value=False, callback=_set_debug, help="Show a traceback when something fails."
 )
@@ -122,52 +124,44 @@ def cli() -> None:
     shell_complete=_complete_run,
     help="Start with the network and the weights of another run (its name or folder), or of a checkpoint file.",
 )
-@click.option(
+@_experiment_option(
     "--units",
-    cls=_ExperimentOption,
     type=click.IntRange(1, 65536),
     help="Width of a recurrent layer.  [default: 128 to 512, by the time and the text]",
 )
-@click.option(
+@_experiment_option(
     "--layers",
-    cls=_ExperimentOption,
     type=click.IntRange(1, 100),
     help="Recurrent layers.  [default: 1 or 2, by the time and the text]",
 )
-@click.option(
+@_experiment_option(
     "--embedding",
-    cls=_ExperimentOption,
     type=click.IntRange(1, 65536),
     help="Width of a character's vector.  [default: 64]",
 )
-@click.option(
+@_experiment_option(
     "--cell",
-    cls=_ExperimentOption,
     type=click.Choice(["lstm", "gru", "rnn"]),
     help="Kind of recurrent layer.  [default: lstm]",
 )
-@click.option(
+@_experiment_option(
     "--dropout",
-    cls=_ExperimentOption,
     type=_FiniteRange(0, 1, max_open=True),
     help="Share of a recurrent layer's outputs dropped.  "
     "[default: 0 to 0.6, by how often the text is seen and how short it is]",
 )
-@click.option(
+@_experiment_option(
     "--batch-size",
-    cls=_ExperimentOption,
     type=click.IntRange(1, 65536),
     help="Streams of text side by side.  [default: 32; for a small text: fewer]",
 )
-@click.option(
+@_experiment_option(
     "--seq-length",
-    cls=_ExperimentOption,
     type=click.IntRange(1, 65536),
     help="Characters that a gradient reaches back.  [default: 64; for a tiny text: fewer]",
 )
-@click.option(
+@_experiment_option(
     "--learning-rate",
-    cls=_ExperimentOption,
     type=_FiniteRange(min=0, min_open=True),
     help="Adam's, after warm-up; it falls along a cosine.  [default: 0.005; for more than one layer 0.004]",
 )
@@ -184,9 +178,8 @@ def cli() -> None:
     type=click.Choice(["strict", "replace"]),
     help="Refuse bytes that are not valid, or read them as U+FFFD.  [default: strict]",
 )
-@click.option(
+@_experiment_option(
     "--precision",
-    cls=_ExperimentOption,
     type=click.Choice(["auto", "float32", "bfloat16"]),
     help="Of the factors of an LSTM's matrix products on a CPU; sums are float32.  [default: auto, the faster]",
 )

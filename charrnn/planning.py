@@ -122,9 +122,10 @@ def default_settings(characters: int, given: Mapping[str, Any]) -> Settings:
             f"{plural(minimum, 'character')} are the least"
             + (": lower --batch-size or --seq-length" if {"batch_size", "seq_length"} & given.keys() else "")
         )
-    minutes = given.get("minutes", minutes_worth_waiting(characters))
     if "epochs" in given:
         minutes = given["epochs"] * characters / usual_speed(1, 384) / 60
+    else:
+        minutes = given.get("minutes", minutes_worth_waiting(characters))
     layers, units = network_for(characters, minutes)
     layers, units = given.get("layers", layers), given.get("units", units)
     passes = given.get("epochs") or 60 * minutes * usual_speed(layers, units) / characters

@@ -37,6 +37,11 @@ def minutes_worth_waiting(characters: int) -> float:
     return min(60.0, float(f"{10 * math.sqrt(characters / 1e6):.1g}"))
 
 
+def trial_seconds(budget: float) -> float:
+    """How long to try updates, to measure how many fit into a run of `budget` seconds."""
+    return min(5.0, max(0.5, budget / 50))
+
+
 def validation_interval(total_steps: int, characters_per_step: int, validation_characters: int) -> int:
     """Steps between validations: some twenty in a run, fewer where they would cost too much.
 

@@ -26,7 +26,7 @@ from charrnn.planning import Job, load_last
 from charrnn.progress import ProgressDisplay
 from charrnn.runs import NotWrittenError, Report
 from charrnn.sampling import Choice, generate
-from charrnn.schedule import PATIENCE, learning_rate_at, minutes_worth_waiting, validation_interval
+from charrnn.schedule import PATIENCE, learning_rate_at, minutes_worth_waiting, trial_seconds, validation_interval
 from charrnn.stopping import Stopped, StopRequest
 from charrnn.trainer import SCORE_CHUNK, Trainer
 
@@ -117,7 +117,7 @@ class _Training:
                 )
             )
             start, budget = time.perf_counter(), 60 * minutes
-            speed = self.trainer.measure(patience=min(5.0, max(0.5, budget / 50)))
+            speed = self.trainer.measure(trial_seconds(budget))
             left = budget - (time.perf_counter() - start)
             total_steps = speed.steps_within(left, *self._sizes)
             if total_steps < FEW_STEPS:

@@ -1,9 +1,10 @@
-"""What the benchmarks have in common: the machine's name and a model to measure."""
+"""What the benchmarks have in common: the machine's name, a model to measure, and the page that results go into."""
 
 from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,16 @@ def machine() -> str:
                 break
     software = f"{platform.system()}, Python {platform.python_version()}, NumPy {np.__version__}"
     return f"{name}, {os.cpu_count()} cores, {software}"
+
+
+START, END = "<!-- what the script wrote -->", "<!-- its end -->"
+
+
+def write_results(page: Path, lines: Sequence[str]) -> None:
+    """Put lines between the two marks of a page, in place of those before; a page without marks gets them."""
+    before, _, rest = (page.read_text(encoding="utf-8") if page.exists() else "").partition(START)
+    after = rest.partition(END)[2] or "\n"
+    page.write_text(f"{before}{START}\n{chr(10).join(lines)}\n{END}{after}", encoding="utf-8")
 
 
 def untrained(layers: int, units: int, embedding: int = 64) -> Checkpoint:

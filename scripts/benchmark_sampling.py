@@ -32,7 +32,6 @@ SHAPES = ((2, 128), (1, 512), (2, 512), (3, 512))  # layers, units
 MANY = 64
 TEMPERATURE = 0.8
 RESULTS = Path(__file__).parent.parent / "docs" / "benchmarks_sampling.md"
-START, END = "<!-- what the script wrote -->", "<!-- its end -->"
 
 Sampler = Callable[[int], Any]
 """Writes so many characters of each stream."""
@@ -257,7 +256,7 @@ class Processes:
 @click.option("--seconds", default=0.4, show_default=True, help="Of each measurement.")
 def main(rounds: int, seconds: float) -> None:
     """Measure, print and write."""
-    from _machine import machine
+    from _machine import machine, write_results
 
     # What slows OpenBLAS down on some machines, and the one thread that `charrnn sample` gives it.
     for name in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):
@@ -270,9 +269,7 @@ def main(rounds: int, seconds: float) -> None:
         speeds = measure_shape(processes, shape, rounds, seconds)
         lines += ["", *table(shape, speeds)]
         print("\n".join(lines[-len(CONTENDERS) - 3 :]), flush=True)
-    before, _, rest = RESULTS.read_text(encoding="utf-8").partition(START)
-    _, _, after = rest.partition(END)
-    RESULTS.write_text(f"{before}{START}\n{chr(10).join(lines)}\n{END}{after}", encoding="utf-8")
+    write_results(RESULTS, lines)
 
 
 Speeds = dict[tuple[str, int], tuple[dict[str, Any], list[float]]]

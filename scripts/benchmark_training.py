@@ -35,7 +35,6 @@ SHAPES = {  # layers, units: batch size, sequence length
     (3, 512): (64, 128),
 }
 RESULTS = Path(__file__).parent.parent / "docs" / "benchmarks.md"
-START, END = "<!-- what the script wrote -->", "<!-- its end -->"
 CONTENDERS = ("charrnn, float32", "charrnn, auto", "Keras fit", "PyTorch float32", "PyTorch bfloat16", "limit")
 
 
@@ -225,7 +224,7 @@ def main(rounds: int, seconds: float, one: tuple[str, int, int] | None) -> None:
     if one is not None:
         print(json.dumps(run(*one, seconds)))
         return
-    from _machine import machine
+    from _machine import machine, write_results
 
     lines = [
         f"{machine()}; medians of {rounds}, least and most in brackets",
@@ -256,9 +255,7 @@ def main(rounds: int, seconds: float, one: tuple[str, int, int] | None) -> None:
                 f"| {f'{memory:,.0f}' if name != 'limit' else ''} | {results[name][0]['detail']} |"
             )
             print(lines[-1], flush=True)
-    before, _, rest = RESULTS.read_text(encoding="utf-8").partition(START)
-    _, _, after = rest.partition(END)
-    RESULTS.write_text(f"{before}{START}\n{chr(10).join(lines)}\n{END}{after}", encoding="utf-8")
+    write_results(RESULTS, lines)
 
 
 if __name__ == "__main__":

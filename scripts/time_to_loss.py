@@ -53,7 +53,6 @@ SCORED = 200_000  # characters of a validation at most
 WINDOW, LISTING_BATCH, LISTING_SCORED = 100, 128, 5000
 PICTURE = Path(__file__).parent.parent / "docs" / "time_to_loss.png"
 TRANSFORMER = "transformer, nanoGPT's recipe"
-START, END = "<!-- what the script wrote -->", "<!-- its end -->"
 LIBRARIES = {"charrnn": "charrnn.trainer", "lstm": "torch", "transformer": "torch", "listing": "charrnn.backend"}
 
 Curve = list[dict[str, float]]
@@ -65,13 +64,13 @@ def train_charrnn(corpus: Corpus, minutes: float) -> None:
     from charrnn.backend import choose_device
     from charrnn.model import choose_layout
     from charrnn.planning import default_settings
-    from charrnn.schedule import learning_rate_at
+    from charrnn.schedule import learning_rate_at, trial_seconds
     from charrnn.trainer import Trainer
 
     settings = default_settings(len(corpus.training), {"vocabulary": corpus.vocabulary.kind, "minutes": minutes})
     trainer = Trainer(settings, corpus, choose_layout(choose_device("cpu"), settings, None))
     clock = Clock(trainer.validate)
-    speed = trainer.measure(patience=min(5.0, max(0.5, 60 * minutes / 50)))
+    speed = trainer.measure(trial_seconds(60 * minutes))
     total_steps = speed.steps_within(
         60 * minutes - clock.seconds, trainer.characters_per_step, trainer.validation_characters
     )
@@ -206,7 +205,7 @@ def main(text: str, minutes: float, out: Path, one: str | None) -> None:
     if importlib.util.find_spec("torch") is None:
         raise click.ClickException("PyTorch, one of the contenders, is missing: python -m pip install torch==2.13.0")
     from _loss_picture import draw
-    from _machine import machine
+    from _machine import machine, write_results
 
     contenders = {
         f"charrnn, {minutes:g} min": ("charrnn", minutes),
@@ -228,10 +227,7 @@ def main(text: str, minutes: float, out: Path, one: str | None) -> None:
         *comparison(curves),
     ]
     print("\n".join(lines))
-    report = out.with_suffix(".md")
-    before, _, rest = (report.read_text(encoding="utf-8") if report.exists() else "").partition(START)
-    after = rest.partition(END)[2] or "\n"
-    report.write_text(f"{before}{START}\n{chr(10).join(lines)}\n{END}{after}", encoding="utf-8")
+    write_results(out.with_suffix(".md"), lines)
     with open(out.with_suffix(".csv"), "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["contender", "seconds", "step", "loss"])

@@ -80,7 +80,7 @@ def main(text: str, recipe: tuple[str, ...], core: int) -> None:
 
     tf.config.threading.set_inter_op_parallelism_threads(1)
     tf.config.threading.set_intra_op_parallelism_threads(1)
-    from charrnn.data import read_bytes, read_corpus, validation_streams
+    from charrnn.data import WARM_UP, read_bytes, read_corpus, validation_streams
     from charrnn.lstm import logits_of, lstm_over_ids, lstm_over_vectors
     from charrnn.model import CharacterModel, Layout
     from charrnn.network import Network
@@ -132,33 +132,28 @@ def main(text: str, recipe: tuple[str, ...], core: int) -> None:
     part = len(corpus.ids) - corpus.validation_start
     trainer._validation = validation_streams(corpus.ids, corpus.validation_start, settings.seq_length, limit=part)
     click.echo(f"{Path(text).name} {' '.join(recipe)}")
-    batches, losses, start = trainer.batches(0), [], time.monotonic()
+    batches, losses, began = trainer.batches(0), [], time.monotonic()
     for step in range(tried["updates"]):
         losses.append(trainer.update(step, learning_rate_at(step, settings.learning_rate, tried), next(batches)))
         if 10 * (step + 1) // tried["updates"] > 10 * step // tried["updates"]:
             click.echo(
                 f"update {step + 1:,}  epoch {(step + 1) / trainer.steps_per_epoch:.2f}  "
                 f"train {sum(losses) / len(losses):.4f}  val {trainer._validation_loss():.4f}  "
-                f"average {trainer.validate():.4f}  {(time.monotonic() - start) / 60:.1f} min"
+                f"average {trainer.validate():.4f}  {(time.monotonic() - began) / 60:.1f} min"
             )
             losses = []
     network = Network(trainer.model.config, trainer.weights())
-    _, state = network.loss(corpus.ids[corpus.validation_start - 257 : corpus.validation_start], network.zero_state())
-    loss, _ = network.loss(corpus.ids[corpus.validation_start - 1 :], state)
-    click.echo(f"one pass {loss / part:.4f}  nanoGPT's protocol {windowed(network, corpus):.4f}")
+    start = corpus.validation_start
+    _, state = network.loss(corpus.ids[start - 1 - WARM_UP : start], network.zero_state())
+    loss, _ = network.loss(corpus.ids[start - 1 :], state)
+    click.echo(f"one pass {loss / part:.4f}  nanoGPT's protocol {windowed(network, corpus.ids[start:]):.4f}")
 
 
-def windowed(network: Any, corpus: Any) -> float:
+def windowed(network: Any, ids: Any) -> float:
     """By the protocol of nanoGPT, in nats per character."""
-    import numpy as np
-
-    ids = corpus.ids[corpus.validation_start :]
-    count = (len(ids) - 1) // WINDOW
-    inputs, targets = (ids[shift : shift + count * WINDOW].reshape(count, WINDOW) for shift in (0, 1))
-    logits, _ = network.forward(inputs, network.zero_state(count))
-    scores = logits - logits.max(axis=-1, keepdims=True)
-    likely = np.take_along_axis(scores, targets[..., None].astype(np.int64), axis=-1)[..., 0]
-    return float((np.log(np.exp(scores).sum(axis=-1)) - likely).mean())
+    starts = range(0, len(ids) - WINDOW, WINDOW)
+    losses = (network.loss(ids[start : start + WINDOW + 1], network.zero_state())[0] for start in starts)
+    return sum(losses) / (len(starts) * WINDOW)
 
 
 if __name__ == "__main__":
