@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import signal
 import subprocess
 import sys
 import time
@@ -146,6 +147,7 @@ def terminal(trained: Path, redirect: str = "", length: int = 60) -> Iterator[An
         dimensions=(24, 200),
         encoding="utf-8",
         timeout=60,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # what runs in the background may ignore it
     )
     try:
         child.expect("Ctrl-D quits\r\n")
