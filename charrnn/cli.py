@@ -225,7 +225,7 @@ def train(
         train(job, device, save_every, choose_display())
     except Stopped as stopped:
         if stopped.progress is None:
-            say("stopped before the first step: nothing is saved yet, the same command starts anew")
+            say("stopped while the training was set up: nothing is saved yet, the same command starts anew")
         else:
             say(
                 f"stopped at step {stopped.progress.step:,} of {stopped.progress.total_steps:,} and saved; "

@@ -9,10 +9,13 @@ import dataclasses
 import math
 import os
 import shlex
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from charrnn import CharrnnError, checkpoint
 from charrnn.checkpoint import Checkpoint, CorpusIdentity, Settings
@@ -63,10 +66,22 @@ _UPDATES_PER_EPOCH = 64
 _MIN_BATCH_SIZE, _MIN_SEQ_LENGTH = 2, 32
 _TINY_TEXT = 30_000  # characters for training
 _LARGER_NETWORKS = (  # layers, units: for whom so many minutes are given, or the text is seen so often in them
-    (0.5, math.inf, 1, 384),
-    (3, 20, 2, 384),
-    (20, math.inf, 2, 512),
+    (0.4, math.inf, 1, 384),
+    (2.4, 20, 2, 384),
+    (16, math.inf, 2, 512),
 )
+_USUAL_RATE = 400e9  # floating-point operations a second, as `machine_speed` measures them, where 1 is usual
+
+
+def machine_speed() -> float:
+    """How fast this machine multiplies matrices, measured in some milliseconds; 1 is that of docs/quality.md."""
+    kernel, state = np.ones((1536, 384), np.float32), np.ones((384, 32), np.float32)
+    seconds = []
+    for _ in range(100):
+        before = time.perf_counter()
+        kernel @ state
+        seconds.append(time.perf_counter() - before)
+    return 2 * kernel.size * state.shape[1] / min(seconds) / _USUAL_RATE
 
 
 def usual_speed(layers: int, units: int) -> float:
@@ -75,7 +90,12 @@ def usual_speed(layers: int, units: int) -> float:
 
 
 def network_for(characters: int, minutes: float) -> tuple[int, int]:
-    """The layers and units that get furthest with a text in some minutes: docs/quality.md has the runs behind it."""
+    """The layers and units that get furthest with a text in some minutes: docs/quality.md has the runs behind it.
+
+    Args:
+        characters: in the training part.
+        minutes: on a machine of usual speed.
+    """
     if characters < _TINY_TEXT:
         return 1, 128
     layers, units = 1, 256
@@ -90,12 +110,13 @@ def dropout_for(characters: int, passes: float) -> float:
     return round(min(0.6, max(0.0, 0.1 * math.log2(max(1, passes) * math.sqrt(1e6 / characters)) - 0.05)), 2)
 
 
-def default_settings(characters: int, given: Mapping[str, Any]) -> Settings:
-    """Fill in what the user left open, sized to the text.
+def default_settings(characters: int, given: Mapping[str, Any], speed: float = 1.0) -> Settings:
+    """Fill in what the user left open, sized to the text and the time.
 
     Args:
         characters: in the training part.
         given: the options that were given, by their names in `Settings`.
+        speed: of the machine, as `machine_speed` tells it.
 
     Raises:
         CharrnnError: the text is too short for the batch size and sequence length.
@@ -125,7 +146,7 @@ def default_settings(characters: int, given: Mapping[str, Any]) -> Settings:
     if "epochs" in given:
         minutes = given["epochs"] * characters / usual_speed(1, 384) / 60
     else:
-        minutes = given.get("minutes", minutes_worth_waiting(characters))
+        minutes = speed * given.get("minutes", minutes_worth_waiting(characters))
     layers, units = network_for(characters, minutes)
     layers, units = given.get("layers", layers), given.get("units", units)
     passes = given.get("epochs") or 60 * minutes * usual_speed(layers, units) / characters
@@ -215,7 +236,8 @@ def plan_training(
     if source is not None:
         notes.append(source.summary(corpus.vocabulary))
     if resume is None:
-        settings = default_settings(len(corpus.training), {**given, "vocabulary": corpus.vocabulary.kind})
+        chosen = {**given, "vocabulary": corpus.vocabulary.kind}
+        settings = default_settings(len(corpus.training), chosen, machine_speed())
     else:
         settings = resume.settings
         identity = CorpusIdentity.of(corpus)

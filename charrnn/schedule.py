@@ -1,30 +1,31 @@
-"""What is decided before the first update: how many there are, when to validate, the learning rate of each."""
+"""How many updates a run makes, when it validates, and the learning rate of each."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 
+WARM_UP_STEPS = 25  # updates; a tenth of a run of fewer than 250
 VALIDATIONS = 20  # in a run, unless they would cost more than the share below
 VALIDATION_COST = 1 / 15  # of the time of the updates, about
 PATIENCE = 5  # validations, of those, in which a run whose end is left open must have got better
 SPEED_KEPT = 0.97  # the mean speed of a run is a little below that of its first steps
 
 
-def learning_rate_at(step: int, total_steps: int, highest: float) -> float:
+def learning_rate_at(step: int, total_steps: int | None, highest: float) -> float:
     """The learning rate of an update: linear warm-up, then half a cosine down to a twentieth.
 
     The form of Loshchilov and Hutter (2017, arXiv:1608.03983), without restarts.
 
     Args:
         step: counted from 0.
-        total_steps: of the run.
+        total_steps: of the run; None while it is not known, of a long run that has only begun.
         highest: what the warm-up reaches.
     """
-    warm_up = min(100, total_steps // 10)
+    warm_up = WARM_UP_STEPS if total_steps is None else min(WARM_UP_STEPS, total_steps // 10)
     if step < warm_up:
         return highest * (step + 1) / warm_up
-    done = (step - warm_up) / (total_steps - warm_up)
+    done = 0.0 if total_steps is None else (step - warm_up) / (total_steps - warm_up)
     return highest * (0.05 + 0.95 * (1 + math.cos(math.pi * done)) / 2)
 
 
@@ -38,8 +39,8 @@ def minutes_worth_waiting(characters: int) -> float:
 
 
 def trial_seconds(budget: float) -> float:
-    """How long to try updates, to measure how many fit into a run of `budget` seconds."""
-    return min(5.0, max(0.5, budget / 50))
+    """How long to look at the first updates, to tell how many fit into a run of `budget` seconds."""
+    return min(15.0, max(0.5, budget / 20))
 
 
 def validation_interval(total_steps: int, characters_per_step: int, validation_characters: int) -> int:
@@ -57,14 +58,14 @@ def validation_interval(total_steps: int, characters_per_step: int, validation_c
 
 @dataclass(frozen=True)
 class Speed:
-    """What a trial of some steps measured, in seconds."""
+    """What the first steps of a run took, in seconds."""
 
     step: float  # of one update
     validation: float  # of one validation
     final_pass: float  # of scoring the best weights over the whole validation part
 
     def steps_within(self, seconds: float, characters_per_step: int, validation_characters: int) -> int:
-        """How many updates fit, with their validations and the final pass.
+        """How many updates fit, with their validations and the final pass; one at the least.
 
         A final pass that takes more than half the time is not fitted in: at least half is for training.
         """

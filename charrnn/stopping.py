@@ -28,11 +28,11 @@ class Stopped(BaseException):
 class StopRequest:
     """SIGINT or SIGTERM: the first one is remembered until an update is done, a second one acts at once.
 
-    Before the first update nothing is there that is not saved, and the first one acts at once too.
+    Until a new run is planned and saved for the first time, the first one acts at once too.
 
     Attributes:
         signal: the one remembered.
-        is_remembered: updates are made.
+        is_remembered: there is something saved that updates are added to.
     """
 
     def __init__(self, saved: Progress | None) -> None:

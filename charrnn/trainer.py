@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -14,7 +15,7 @@ from charrnn.checkpoint import Settings
 from charrnn.data import Corpus, steps_per_epoch, validation_streams, windows
 from charrnn.model import CharacterModel, Layout, TensorState, to_numpy
 from charrnn.network import Array, Network, state_parts
-from charrnn.schedule import Speed
+from charrnn.schedule import Speed, learning_rate_at
 from charrnn.warm_start import Source
 
 CLIP_NORM = 1.0  # of the whole gradient
@@ -173,42 +174,49 @@ class Trainer:
             self.model.from_numpy(current)
 
     def _validation_loss(self) -> float:
-        inputs, targets, weights = self._validation
-        state = self.model.zero_state(len(inputs))
+        state = self.model.zero_state(len(self._validation[0]))
         total = 0.0
-        for start in range(0, inputs.shape[1], self.settings.seq_length):
-            window = slice(start, start + self.settings.seq_length)
-            loss, state = self._evaluate(
-                tf.constant(inputs[:, window]), tf.constant(targets[:, window]), tf.constant(weights[:, window]), state
-            )
-            total += float(loss)
-        return total / float(weights.sum())
+        for start in range(0, self._validation[0].shape[1], self.settings.seq_length):
+            loss, state = self._validate_window(start, state)
+            total += loss
+        return total / float(self._validation[2].sum())
 
-    def measure(self, patience: float) -> Speed:
-        """Try some updates and a validation, and be as before afterwards.
+    def _validate_window(self, start: int, state: TensorState) -> tuple[float, TensorState]:
+        window = slice(start, start + self.settings.seq_length)
+        loss, state = self._evaluate(*(tf.constant(array[:, window]) for array in self._validation), state)
+        return float(loss), state
+
+    def begin(self, patience: float) -> tuple[list[float], Speed]:
+        """Make the first updates of a run whose length is not known, and measure what it is to be planned from.
 
         Args:
             patience: for how many seconds to make updates, three at the least.
+
+        Returns:
+            The loss before each of the updates, and the speed.
         """
-        weights, training = self.weights(), self.training_tensors()
         batches = self.batches(0)
-        self.update(0, 0.0, next(batches))
-        self.validate()  # both are traced now
-        updates: list[float] = []
-        while len(updates) < 3 or sum(updates) < patience:
+        losses: list[float] = []
+        seconds: list[float] = []
+        while len(seconds) < 3 or sum(seconds) < patience:
+            step = len(losses)
             before = time.perf_counter()
-            self.update(1, 0.0, next(batches))
-            updates.append(time.perf_counter() - before)
+            losses.append(self.update(step, learning_rate_at(step, None, self.settings.learning_rate), next(batches)))
+            if step > 0:  # in the first it is traced
+                seconds.append(time.perf_counter() - before)
+        streams, width = self._validation[0].shape
+        state = self.model.zero_state(streams)
+        self._validate_window(0, state)  # traced here
         before = time.perf_counter()
-        self.validate()
-        validation = time.perf_counter() - before
-        network = Network(self.model.config, weights)
+        self._validate_window(0, state)
+        validation = (time.perf_counter() - before) * width / self.settings.seq_length
+        network = Network(self.model.config, self.weights())
         part = self.corpus.ids[self.corpus.validation_start :]
         before = time.perf_counter()
         network.loss(part[: SCORE_CHUNK + 1], network.zero_state())
         final_pass = (time.perf_counter() - before) * len(part) / min(SCORE_CHUNK, len(part))
-        self.restore(0, weights, training)
-        return Speed(sum(updates) / len(updates), validation, final_pass)
+        # The median: something else that the machine does for a moment must not halve a run.
+        return losses, Speed(statistics.median(seconds), validation, final_pass)
 
     def training_tensors(self) -> dict[str, Array]:
         """All else that a resume needs, named as `checkpoint.training_shapes` does."""

@@ -1,8 +1,8 @@
 """The training loop: steps, validation, checkpoints.
 
 A run is a function of (settings, corpus): randomness comes from (seed, step), the place in the text
-from the step, and everything measured at the start is decided once. So a run that was stopped and
-continued ends where one that was not stopped does.
+from the step, and what is measured, while the first updates are made, is decided once. So a run that was
+stopped and continued ends where one that was not stopped does.
 """
 
 from __future__ import annotations
@@ -97,29 +97,33 @@ class _Training:
         self.tried_step = 0  # what was last written down, or failed to be
         self.tried_at = time.monotonic()
         self.saving = 0.0  # seconds that it took
+        self.seconds_before = 0.0  # of training, before this call or before its loop
 
     def begin(self) -> None:
-        """Decide what is decided once and save it as step 0, or take up what was saved."""
+        """Decide what is decided once and save it, or take up what was saved.
+
+        Raises:
+            CharrnnError: the first updates made the loss explode, or nothing can be written.
+        """
         if self.job.resume is not None:
             self._continue(self.job.resume)
             return
+        losses: list[float] = []
         if self.settings.epochs is not None:
             total_steps = self.settings.epochs * self.trainer.steps_per_epoch
         else:
             minutes = self.settings.minutes or minutes_worth_waiting(len(self.corpus.training))
-            self.display.note(
-                f"measuring the speed, to fit the training into {minutes:g} min"
-                + (
-                    " (a time worth waiting for; it ends sooner where the validation loss no longer falls, and "
-                    "--minutes sets another)"
-                    if self.settings.open_ended
-                    else ""
+            if self.settings.open_ended:
+                self.display.note(
+                    f"{minutes:g} min, a time worth waiting for with this text; it ends sooner where the validation "
+                    "loss no longer falls, and --minutes sets another"
                 )
-            )
-            start, budget = time.perf_counter(), 60 * minutes
-            speed = self.trainer.measure(trial_seconds(budget))
-            left = budget - (time.perf_counter() - start)
-            total_steps = speed.steps_within(left, *self._sizes)
+            self.display.note(f"measuring the speed, to fit the training into {minutes:g} min")
+            start, budget = time.monotonic(), 60 * minutes
+            losses, speed = self.trainer.begin(trial_seconds(budget))
+            self.seconds_before = time.monotonic() - start
+            left = budget - self.seconds_before
+            total_steps = len(losses) + speed.steps_within(left, *self._sizes)
             if total_steps < FEW_STEPS:
                 self.display.note(
                     f"{minutes:g} min are enough for {plural(total_steps, 'update')} of this network here, too few to "
@@ -135,15 +139,17 @@ class _Training:
             validate_every=validation_interval(total_steps, *self._sizes),
             precision=self.layout.precision,
             parts=self.layout.parts,
-            step=0,
+            step=len(losses),
             best_step=None,
             best_loss=None,
-            loss_sum=0.0,
-            loss_count=0,
+            loss_sum=math.fsum(losses),
+            loss_count=len(losses),
             final_loss=None,
             threads=self.device.cores,
             arithmetic=arithmetic(self.device),
         )
+        if losses and not losses[-1] <= self.loss_limit:
+            self.give_up(losses[-1])
         if self.run.exists():
             if not self.job.fresh:
                 raise self._meanwhile()
@@ -175,6 +181,7 @@ class _Training:
             self.display.note(f"{error}; a new one is begun, without the rows before")
             reports = []
         self.reports = [report for report in reports if report.step <= self.progress.step]
+        self.seconds_before = self.reports[-1].seconds if self.reports else 0.0
         self.display.note(
             f"continuing {self.run.folder} at step {self.progress.step:,} of {self.progress.total_steps:,}"
         )
@@ -254,24 +261,26 @@ class _Training:
         Raises:
             CharrnnError: always.
         """
-        with contextlib.suppress(NotWrittenError):  # what is said below is true all the same
-            self.run.save(None, self.reports, self.unsaved_best)
         what = (
             f"rose to {loss:.1f} nats per character, far above that of pure guessing,"
             if math.isfinite(loss)
             else "is no longer a number"
         )
+        if self.saved is None:
+            kept = "nothing is saved: try again with"
+        else:
+            kept = f"the checkpoints in {self.run.folder} are from before: try again with --fresh and"
+            with contextlib.suppress(NotWrittenError):  # what is said is true all the same
+                self.run.save(None, self.reports, self.unsaved_best)
         raise CharrnnError(
-            f"the loss {what} at step {self.progress.step:,}; the checkpoints in {self.run.folder} "
-            "are from before: try again with --fresh and a --learning-rate lower than "
+            f"the loss {what} at step {self.progress.step:,}; {kept} a --learning-rate lower than "
             f"{self.settings.learning_rate:g}"
         )
 
     def run_steps(self) -> None:
         """Make the updates that are left."""
         trainer, display = self.trainer, self.display
-        seconds_before = self.reports[-1].seconds if self.reports else 0.0
-        start = time.monotonic()
+        start = time.monotonic() - self.seconds_before
         updating, updates = 0.0, 0  # seconds and number of updates since the last report
         batches = trainer.batches(self.progress.step)
         first = self.progress.step
@@ -296,7 +305,7 @@ class _Training:
                 display.step(step + 1, loss)
                 if due:
                     speed = updates * trainer.characters_per_step / updating
-                    self.report(learning_rate, seconds_before + time.monotonic() - start, speed)
+                    self.report(learning_rate, time.monotonic() - start, speed)
                     updating, updates = 0.0, 0
                 # What may be exploding does not replace a good checkpoint: the next report tells.
                 if self.request.signal is not None:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 FIRST = 1.0  # seconds of training before the first validation
-SPACING = 1.15  # times as many before each after it
+SPACING = 1.1  # times as many before each after it
 
 
 class Clock:

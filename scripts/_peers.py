@@ -17,7 +17,7 @@ from torch import nn
 from torch.nn import functional
 
 from charrnn.data import Corpus, steps_per_epoch, validation_streams, windows
-from charrnn.planning import default_settings
+from charrnn.planning import default_settings, machine_speed
 from charrnn.schedule import Speed, learning_rate_at
 
 TRIAL = 2.0  # seconds of updates in each precision, to choose the faster
@@ -30,8 +30,13 @@ def all_cores() -> None:
     torch.set_num_threads(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 
 
+def has_bfloat16() -> bool:
+    """Whether PyTorch's nn.LSTM runs in bfloat16 on this processor: without the instructions it raises an error."""
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
 def faster(prepare: Callable[[bool], tuple[nn.Module, Update]]) -> tuple[bool, float]:
-    """Try updates with and without bfloat16 autocast.
+    """Try updates without and, where the processor has it, with bfloat16 autocast.
 
     Args:
         prepare: given whether to autocast, makes a model at its start and what updates it.
@@ -40,7 +45,7 @@ def faster(prepare: Callable[[bool], tuple[nn.Module, Update]]) -> tuple[bool, f
         Whether autocast is faster, and the seconds of an update the faster way.
     """
     seconds = {}
-    for bfloat16 in (False, True):
+    for bfloat16 in (False, True) if has_bfloat16() else (False,):
         _, update = prepare(bfloat16)
         update(0)
         done, start = 0, time.perf_counter()
@@ -100,7 +105,8 @@ def train_lstm(corpus: Corpus, minutes: float, scored: int) -> None:
 
     all_cores()
     choose_device("cpu")
-    settings = default_settings(len(corpus.training), {"vocabulary": corpus.vocabulary.kind, "minutes": minutes})
+    given = {"vocabulary": corpus.vocabulary.kind, "minutes": minutes}
+    settings = default_settings(len(corpus.training), given, machine_speed())
     batch_size, seq_length = settings.batch_size, settings.seq_length
     weights = CharacterModel(settings.network(corpus.vocabulary), 0.0, settings.seed).to_numpy()
     weights["softmax.bias"] = log_frequencies(corpus)
@@ -248,7 +254,7 @@ def train_transformer(corpus: Corpus, minutes: float, scored: int) -> None:
     span = torch.arange(CONTEXT)
 
     def prepare(bfloat16: bool) -> tuple[nn.Module, Update]:
-        torch.manual_seed(1)
+        torch.manual_seed(1337)  # nanoGPT's own
         model = Transformer(len(corpus.vocabulary))
         parameters = list(model.parameters())
         optimizer = torch.optim.AdamW(

@@ -14,15 +14,15 @@ One after the other, each in a process of its own with all cores:
 
 All have the same text, vocabulary, and last 10 % to validate on, of which they learn nothing. The clock counts
 training alone, from the first update, with whatever is compiled in it; it stands still during validations, which
-come after 1 second and then whenever the time is 1.15 times as long. charrnn's trial of its speed counts, as its
-user waits for it; the trials by which those in PyTorch choose between float32 and bfloat16 do not. A mark is reached
-at the first validation at or below it.
+come after 1 second (of charrnn, which measures its speed with its first updates, after these) and then whenever the
+time is 1.1 times as long. Trials by which those in PyTorch choose between float32 and bfloat16 do not count. A mark
+is reached at the first validation at or below it.
 
 Every loss is in nats per character, over the whole validation part (of more than 200,000 characters a sample,
 spread evenly), and each contender is scored in the way that suits it: the LSTMs in 32 streams with carried state,
 each warmed up on the 256 characters before it; the transformer in windows of its context, either side by side from
 nothing, as nanoGPT does it, or overlapping by half with only the last half scored, whichever is lower; the listing on
-5,000 characters, spread evenly, each with the 100 before it.
+2,000 characters, spread evenly, each with the 100 before it.
 
 Writes a table beside the picture that --out names (.md), and the curves (.csv).
 """
@@ -50,7 +50,7 @@ from charrnn.data import Corpus, read_bytes, read_corpus, validation_streams
 
 MARKS = (1.88, 1.60, 1.50, 1.4697, 1.43)
 SCORED = 200_000  # characters of a validation at most
-WINDOW, LISTING_BATCH, LISTING_SCORED = 100, 128, 5000
+WINDOW, LISTING_BATCH, LISTING_SCORED = 100, 64, 2000
 PICTURE = Path(__file__).parent.parent / "docs" / "time_to_loss.png"
 TRANSFORMER = "transformer, nanoGPT's recipe"
 LIBRARIES = {"charrnn": "charrnn.trainer", "lstm": "torch", "transformer": "torch", "listing": "charrnn.backend"}
@@ -63,21 +63,23 @@ def train_charrnn(corpus: Corpus, minutes: float) -> None:
     """Train as `charrnn train --minutes` does, and print the losses."""
     from charrnn.backend import choose_device
     from charrnn.model import choose_layout
-    from charrnn.planning import default_settings
+    from charrnn.planning import default_settings, machine_speed
     from charrnn.schedule import learning_rate_at, trial_seconds
     from charrnn.trainer import Trainer
 
-    settings = default_settings(len(corpus.training), {"vocabulary": corpus.vocabulary.kind, "minutes": minutes})
+    given = {"vocabulary": corpus.vocabulary.kind, "minutes": minutes}
+    settings = default_settings(len(corpus.training), given, machine_speed())
     trainer = Trainer(settings, corpus, choose_layout(choose_device("cpu"), settings, None))
     clock = Clock(trainer.validate)
-    speed = trainer.measure(trial_seconds(60 * minutes))
-    total_steps = speed.steps_within(
+    losses, speed = trainer.begin(trial_seconds(60 * minutes))
+    total_steps = len(losses) + speed.steps_within(
         60 * minutes - clock.seconds, trainer.characters_per_step, trainer.validation_characters
     )
+    clock.steps = len(losses)
     trainer._validation = validation_streams(corpus.ids, corpus.validation_start, settings.seq_length, limit=SCORED)
     clock.report()
-    batches = trainer.batches(0)
-    for step in range(total_steps):
+    batches = trainer.batches(clock.steps)
+    for step in range(clock.steps, total_steps):
         trainer.update(step, learning_rate_at(step, total_steps, settings.learning_rate), next(batches))
         clock.tick(last=step + 1 == total_steps)
 
@@ -164,13 +166,13 @@ def table(curves: dict[str, Curve], imports: dict[str, float]) -> list[str]:
     """The lines of a Markdown table: minutes until each mark, and until the last update."""
     marks = " | ".join(f"{mark:.5g}" for mark in MARKS)
     lines = [
-        f"| contender | import, s | trial, s | {marks} | last loss | after, min | steps |",
-        "|---" * (len(MARKS) + 6) + "|",
+        f"| contender | import, s | {marks} | last loss | after, min | steps |",
+        "|---" * (len(MARKS) + 5) + "|",
     ]
     for name, curve in curves.items():
         times = (seconds_until(curve, mark) for mark in MARKS)
-        first, last = curve[0], curve[-1]
-        cells = [f"{imports[name]:.1f}", f"{first['seconds']:.1f}" if first["step"] == 0 else ""]
+        last = curve[-1]
+        cells = [f"{imports[name]:.1f}"]
         cells += ["" if seconds is None else f"{seconds / 60:.2f}" for seconds in times]
         cells += [f"{last['loss']:.4f}", f"{last['seconds'] / 60:.2f}", f"{last['step']:,}"]
         lines.append(f"| {name} | {' | '.join(cells)} |")

@@ -12,6 +12,8 @@ A recipe is NAME=VALUE, each with a default:
     masks                                       of dropout: step (one a character), sequence (one a window)
     weight_drop                                 share of the recurrent kernels dropped, one mask an update
     row_drop                                    share of the characters whose embedding is dropped, likewise
+    residual layer_norm                         1: a layer above the first adds its input to its output; has its
+                                                input normalised, without weights of its own
 
 It runs on one core, so that two of them side by side do not meet; the batch is one part there, so a loss
 differs from that of `charrnn train` by rounding and by its masks. Prints a line at each tenth, the loss of
@@ -29,10 +31,13 @@ from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
+
+from charrnn.schedule import WARM_UP_STEPS
 
 DEFAULTS: dict[str, Any] = {
     "updates": 3000, "weight_decay": 0.05, "average_decay": 0.998, "beta_2": 0.999, "clip": 1.0, "schedule": "cosine",
-    "last": 0.05, "masks": "step", "weight_drop": 0.0, "row_drop": 0.0,
+    "last": 0.05, "masks": "step", "weight_drop": 0.0, "row_drop": 0.0, "residual": 0, "layer_norm": 0,
 }  # fmt: skip
 SETTINGS: dict[str, Any] = {
     "units": 256, "layers": 1, "embedding": 64, "dropout": 0.2, "batch_size": 32, "seq_length": 64,
@@ -59,7 +64,7 @@ def parse(arguments: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, Any]]:
 def learning_rate_at(step: int, highest: float, recipe: dict[str, Any]) -> float:
     """As schedule.learning_rate_at, with another last rate or in a straight line."""
     updates, last = recipe["updates"], recipe["last"]
-    warm_up = min(100, updates // 10)
+    warm_up = min(WARM_UP_STEPS, updates // 10)
     if step < warm_up:
         return highest * (step + 1) / warm_up
     done = (step - warm_up) / (updates - warm_up)
@@ -80,10 +85,9 @@ def main(text: str, recipe: tuple[str, ...], core: int) -> None:
 
     tf.config.threading.set_inter_op_parallelism_threads(1)
     tf.config.threading.set_intra_op_parallelism_threads(1)
-    from charrnn.data import WARM_UP, read_bytes, read_corpus, validation_streams
+    from charrnn.data import read_bytes, read_corpus, validation_streams
     from charrnn.lstm import logits_of, lstm_over_ids, lstm_over_vectors
     from charrnn.model import CharacterModel, Layout
-    from charrnn.network import Network
     from charrnn.planning import default_settings
 
     fold = tf.random.experimental.stateless_fold_in
@@ -113,9 +117,16 @@ def main(text: str, recipe: tuple[str, ...], core: int) -> None:
                 if index == 0:
                     read = lstm_over_ids(outputs, table, recurrent, *state[0], layer.operands)
                 else:
-                    below = [tf.convert_to_tensor(weight) for weight in (layer.cell.kernel, layer.cell.bias)]
-                    read = lstm_over_vectors(outputs, below[0], recurrent, below[1], *state[index], layer.operands)
+                    inputs = outputs  # (T, H, B)
+                    if tried["layer_norm"]:
+                        mean, variance = tf.nn.moments(inputs, axes=[1], keepdims=True)
+                        inputs = (inputs - mean) * tf.math.rsqrt(variance + 1e-5)
+                    kernel, bias = map(tf.convert_to_tensor, (layer.cell.kernel, layer.cell.bias))
+                    read = lstm_over_vectors(inputs, kernel, recurrent, bias, *state[index], layer.operands)
+                below = outputs
                 outputs, *layer_state = read
+                if tried["residual"] and index > 0:
+                    outputs += below
                 new_state.append(tuple(layer_state))
                 if self.dropout and dropout_seed is not None:
                     shape = None if tried["masks"] == "step" else (1, *outputs.shape[1:])
@@ -142,18 +153,16 @@ def main(text: str, recipe: tuple[str, ...], core: int) -> None:
                 f"average {trainer.validate():.4f}  {(time.monotonic() - began) / 60:.1f} min"
             )
             losses = []
-    network = Network(trainer.model.config, trainer.weights())
-    start = corpus.validation_start
-    _, state = network.loss(corpus.ids[start - 1 - WARM_UP : start], network.zero_state())
-    loss, _ = network.loss(corpus.ids[start - 1 :], state)
-    click.echo(f"one pass {loss / part:.4f}  nanoGPT's protocol {windowed(network, corpus.ids[start:]):.4f}")
-
-
-def windowed(network: Any, ids: Any) -> float:
-    """By the protocol of nanoGPT, in nats per character."""
-    starts = range(0, len(ids) - WINDOW, WINDOW)
-    losses = (network.loss(ids[start : start + WINDOW + 1], network.zero_state())[0] for start in starts)
-    return sum(losses) / (len(starts) * WINDOW)
+    # By the model itself: the NumPy network knows nothing of what is only tried.
+    trainer._validation = validation_streams(
+        corpus.ids, corpus.validation_start, settings.seq_length, limit=part, streams=1
+    )
+    one_pass = trainer.validate()
+    starts = np.arange(corpus.validation_start, len(corpus.ids) - WINDOW, WINDOW)
+    positions = starts[:, None] + np.arange(WINDOW)
+    inputs, targets = (corpus.ids[positions + shift].astype(np.int32) for shift in (0, 1))
+    trainer._validation = inputs, targets, np.ones(inputs.shape, np.float32)
+    click.echo(f"one pass {one_pass:.4f}  nanoGPT's protocol {trainer.validate():.4f}")
 
 
 if __name__ == "__main__":

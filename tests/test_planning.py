@@ -8,7 +8,7 @@ import pytest
 
 from charrnn import CharrnnError
 from charrnn.data import steps_per_epoch
-from charrnn.planning import Job, default_settings, plan_training
+from charrnn.planning import Job, default_settings, machine_speed, plan_training
 
 GIVEN = {"vocabulary": "ascii"}
 
@@ -57,6 +57,16 @@ def test_the_more_often_a_text_is_seen_and_the_shorter_it_is_the_more_dropout() 
 def test_the_more_time_the_larger_the_network(characters: int, minutes: float, network: tuple[int, int]) -> None:
     settings = default_settings(characters, {**GIVEN, "minutes": minutes})
     assert (settings.layers, settings.units) == network
+
+
+def test_a_slower_machine_gets_the_network_and_the_dropout_of_a_shorter_time() -> None:
+    def chosen(minutes: float, speed: float) -> tuple[int, int, float]:
+        settings = default_settings(1_000_000, {**GIVEN, "minutes": minutes}, speed)
+        return settings.layers, settings.units, settings.dropout
+
+    assert chosen(1, 1) != chosen(1, 0.25) == chosen(0.25, 1)
+    assert chosen(10, 1) != chosen(10, 0.1) == chosen(1, 1)
+    assert 0.001 < machine_speed() < 1000
 
 
 def test_minutes_take_the_place_of_epochs() -> None:

@@ -1,4 +1,4 @@
-"""What is decided before the first update."""
+"""How many updates, when to validate, and the learning rates."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ def test_the_learning_rate_is_keras_cosine_after_a_linear_warm_up() -> None:
     from charrnn.backend import keras
 
     total, highest = 2000, 0.005
-    cosine = keras.optimizers.schedules.CosineDecay(highest, decay_steps=total - 100, alpha=0.05)
+    cosine = keras.optimizers.schedules.CosineDecay(highest, decay_steps=total - 25, alpha=0.05)
     ours = [learning_rate_at(step, total, highest) for step in range(total)]
-    assert ours[:100] == pytest.approx([highest * (step + 1) / 100 for step in range(100)])
-    assert ours[100:] == pytest.approx([float(cosine(step)) for step in range(total - 100)], rel=1e-4)
+    assert ours[:25] == pytest.approx([highest * (step + 1) / 25 for step in range(25)])
+    assert ours[25:] == pytest.approx([float(cosine(step)) for step in range(total - 25)], rel=1e-4)
     assert learning_rate_at(0, 1, highest) == highest  # a run of one step has no time to warm up
+    assert [learning_rate_at(step, None, highest) for step in range(25)] == ours[:25]
+    assert learning_rate_at(5000, None, highest) == highest
 
 
 def test_the_time_worth_waiting_for_grows_with_the_text() -> None:

@@ -13,6 +13,7 @@ from charrnn.data import read_bytes, read_corpus
 from charrnn.network import Network
 from charrnn.planning import default_settings
 from charrnn.runs import Run
+from charrnn.schedule import learning_rate_at
 
 if TYPE_CHECKING:
     from charrnn.trainer import Trainer
@@ -94,14 +95,19 @@ def test_streams_start_anew_in_turn(trained: Path) -> None:
         assert zero_rows == ([step // FRESH_EVERY] if step % FRESH_EVERY == 0 else [])
 
 
-def test_a_measurement_leaves_everything_as_it_was(trained: Path) -> None:
-    trainer = trainer_of(trained, epochs=1, units=16, embedding=8)
-    before = {**trainer.weights(), **trainer.training_tensors()}
-    speed = trainer.measure(patience=0.1)
+def test_the_updates_that_the_speed_is_measured_with_are_those_of_any_run(trained: Path) -> None:
+    begun, other = (trainer_of(trained, minutes=1.0, units=16, embedding=8) for _ in range(2))
+    losses, speed = begun.begin(patience=0.1)
     assert min(speed.step, speed.validation, speed.final_pass) > 0
-    after = {**trainer.weights(), **trainer.training_tensors()}
-    assert all((before[name] == after[name]).all() for name in before)
-    assert int(trainer.optimizer.iterations) == 0
+    assert len(losses) > 3
+    batches = other.batches(0)
+    rate = other.settings.learning_rate
+    assert losses == [
+        other.update(step, learning_rate_at(step, None, rate), next(batches)) for step in range(len(losses))
+    ]
+    expected = {**other.weights(), **other.training_tensors()}
+    for name, tensor in {**begun.weights(), **begun.training_tensors()}.items():
+        np.testing.assert_array_equal(tensor, expected[name], name)
 
 
 def test_training_begins_with_the_frequencies_of_characters(trained: Path) -> None:

@@ -249,7 +249,7 @@ def test_a_loss_that_is_no_number_ends_the_run_and_spares_what_was_saved(
     tmp_path: Path, charrnn: Command, tales: str
 ) -> None:
     (tmp_path / "small.txt").write_text(tales)
-    result = charrnn("train", "small.txt", *SMALL, "--cell", "rnn", "--learning-rate", "1e38")
+    result = charrnn("train", "small.txt", *SMALL, "--cell", "rnn", "--epochs", "3", "--learning-rate", "1e38")
     assert result.returncode == 1
     assert "no longer a number at step" in result.stderr.splitlines()[-1]
     assert "--learning-rate lower" in result.stderr
@@ -273,7 +273,7 @@ def test_a_loss_that_explodes_ends_the_run_and_spares_what_was_saved(
     tmp_path: Path, charrnn: Command, tales: str
 ) -> None:
     (tmp_path / "small.txt").write_text(tales)
-    options = ("--epochs", "24", "--learning-rate", "20", "--save-every", "0")
+    options = ("--epochs", "24", "--learning-rate", "15", "--save-every", "0")
     result = charrnn("train", "small.txt", *SMALL, *options)
     assert result.returncode == 1
     [line] = [line for line in result.stderr.splitlines() if line.startswith("Error")]
@@ -285,6 +285,16 @@ def test_a_loss_that_explodes_ends_the_run_and_spares_what_was_saved(
     reports = run.read_history()
     assert checkpoint.load(run.best).progress.best_loss == pytest.approx(min(report.val_loss for report in reports))
     assert max(reports[-1].step, checkpoint.load(run.last).progress.step) < int(step)
+
+
+def test_a_loss_that_explodes_while_the_speed_is_measured_leaves_nothing(
+    tmp_path: Path, charrnn: Command, tales: str
+) -> None:
+    (tmp_path / "small.txt").write_text(tales)
+    result = charrnn("train", "small.txt", *SMALL, "--cell", "rnn", "--minutes", "1", "--learning-rate", "1e38")
+    assert result.returncode == 1
+    assert "nothing is saved: try again with a --learning-rate lower than 1e+38" in result.stderr.splitlines()[-1]
+    assert os.listdir(tmp_path / "checkpoints") == []
 
 
 # --- options ---------------------------------------------------------------------------------
