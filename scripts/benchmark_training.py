@@ -115,8 +115,11 @@ def run_keras(layers: int, units: int, batch: int, length: int, seconds: float) 
 def run_torch(layers: int, units: int, batch: int, length: int, bfloat16: bool, seconds: float) -> dict[str, Any]:
     """PyTorch's nn.LSTM on all cores, time-major (its faster layout), with or without bfloat16 autocast."""
     import torch
+    from _peers import has_bfloat16
 
     before = peak_memory()
+    if bfloat16 and not has_bfloat16():
+        return {"speed": None}
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     torch.manual_seed(0)
     embedding = torch.nn.Embedding(VOCABULARY, EMBEDDING)
@@ -245,8 +248,12 @@ def main(rounds: int, seconds: float, one: tuple[str, int, int] | None) -> None:
                     raise click.ClickException(f"{contender}: {output.stderr[-2000:]}")
                 found.append(json.loads(output.stdout.splitlines()[-1]))
         speeds = {name: [entry["speed"] for entry in found] for name, found in results.items()}
-        medians = {name: statistics.median(values) for name, values in speeds.items()}
+        medians = {name: statistics.median(values) for name, values in speeds.items() if None not in values}
         for name, values in speeds.items():
+            if name not in medians:
+                lines.append(f"| {layers}x{units}, {batch}, {length} | {name} | not on this processor | | | | |")
+                print(lines[-1], flush=True)
+                continue
             memory = statistics.median(entry["memory"] for entry in results[name])
             lines.append(
                 f"| {layers}x{units}, {batch}, {length} | {name} "
