@@ -5,7 +5,9 @@
 
 Every contender runs in a process of its own, round after round in turn, so that the machine's moods meet
 all of them. Each makes whole updates (forward, backward, clipping, Adam) with carried state on random
-characters. Prints a table, medians with least and most in brackets, and writes it into docs/benchmarks.md.
+characters; "charrnn train" is the whole command on a text of such, at the speed that it reports, which is that
+of its updates without validations and saving. Prints a table, medians with least and most in brackets, and
+writes it into docs/benchmarks.md.
 
 The limit is an update's matrix products and nothing else: of each layer and step of time one forwards and
 one backwards, of each layer one for its weights' gradient, and the softmax layer's three; in parts of the
@@ -14,18 +16,25 @@ batch on a core each, in the faster of float32 and bfloat16, as charrnn lays the
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
+import random
 import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
+
+from charrnn.checkpoint import load
+from charrnn.runs import Run
+from charrnn.vocabulary import PRINTABLE_ASCII
 
 VOCABULARY, EMBEDDING = 98, 64
 SHAPES = {  # layers, units: batch size, sequence length
@@ -35,7 +44,9 @@ SHAPES = {  # layers, units: batch size, sequence length
     (3, 512): (64, 128),
 }
 RESULTS = Path(__file__).parent.parent / "docs" / "benchmarks.md"
-CONTENDERS = ("charrnn, float32", "charrnn, auto", "Keras fit", "PyTorch float32", "PyTorch bfloat16", "limit")
+CONTENDERS = (
+    "charrnn, float32", "charrnn, auto", "charrnn train", "Keras fit", "PyTorch float32", "PyTorch bfloat16", "limit",
+)  # fmt: skip
 
 
 def peak_memory() -> float:
@@ -81,6 +92,25 @@ def run_charrnn(layers: int, units: int, batch: int, length: int, precision: str
     batches = trainer.batches(0)
     speed = measure(lambda: trainer.update(1, 0.001, next(batches)), batch * length, seconds)
     return {"speed": speed, "memory": peak_memory() - before, "detail": f"{layout.precision}, {layout.parts} parts"}
+
+
+def run_command(layers: int, units: int, batch: int, length: int, seconds: float) -> dict[str, Any]:
+    """The whole `charrnn train`, validations and saving apart: the speed that it reports."""
+    shape = ("--layers", layers, "--units", units, "--embedding", EMBEDDING, "--batch-size", batch)
+    options = (*shape, "--seq-length", length, "--dropout", 0, "--minutes", max(0.2, seconds / 30))
+    with tempfile.TemporaryDirectory() as folder:
+        text = Path(folder, "text.txt")
+        text.write_text("".join(random.Random(0).choices(PRINTABLE_ASCII, k=400_000)))
+        command = [sys.executable, "-m", "charrnn", "train", text.name, *map(str, options)]
+        subprocess.run(command, cwd=folder, check=True, capture_output=True)
+        run = Run(Path(folder, "checkpoints", "text"))
+        reports = run.read_history()
+        progress = load(run.last).progress
+    # Each row's speed is over the updates since the row before it.
+    steps = [after.step - before.step for before, after in itertools.pairwise(reports)]
+    taken = sum(count / report.chars_per_second for count, report in zip(steps, reports[1:], strict=True))
+    speed = sum(steps) / taken if steps else reports[-1].chars_per_second
+    return {"speed": speed, "memory": None, "detail": f"{progress.precision}, {progress.parts} parts"}
 
 
 def run_keras(layers: int, units: int, batch: int, length: int, seconds: float) -> dict[str, Any]:
@@ -197,7 +227,7 @@ def run_limit(layers: int, units: int, batch: int, length: int, seconds: float) 
         flops = 6 * (sum(4 * units * width for width in widths) + units * VOCABULARY) * speed
         results.append((speed, f"{dtype.name}, {flops / 1e9:.0f} GFLOP/s"))
     best, detail = max(results)
-    return {"speed": best, "memory": 0.0, "detail": detail}
+    return {"speed": best, "memory": None, "detail": detail}
 
 
 def run(contender: str, layers: int, units: int, seconds: float) -> dict[str, Any]:
@@ -208,6 +238,8 @@ def run(contender: str, layers: int, units: int, seconds: float) -> dict[str, An
             return run_charrnn(*shape, "float32", seconds)
         case "charrnn, auto":
             return run_charrnn(*shape, "auto", seconds)
+        case "charrnn train":
+            return run_command(*shape, seconds)
         case "Keras fit":
             return run_keras(*shape, seconds)
         case "PyTorch float32":
@@ -254,12 +286,12 @@ def main(rounds: int, seconds: float, one: tuple[str, int, int] | None) -> None:
                 lines.append(f"| {layers}x{units}, {batch}, {length} | {name} | not on this processor | | | | |")
                 print(lines[-1], flush=True)
                 continue
-            memory = statistics.median(entry["memory"] for entry in results[name])
+            memory = [entry["memory"] for entry in results[name]]
             lines.append(
                 f"| {layers}x{units}, {batch}, {length} | {name} "
                 f"| {medians[name]:,.0f} ({min(values):,.0f} to {max(values):,.0f}) "
                 f"| {medians[name] / medians['limit']:.0%} | {medians['charrnn, auto'] / medians[name]:.2f} times "
-                f"| {f'{memory:,.0f}' if name != 'limit' else ''} | {results[name][0]['detail']} |"
+                f"| {'' if None in memory else f'{statistics.median(memory):,.0f}'} | {results[name][0]['detail']} |"
             )
             print(lines[-1], flush=True)
     write_results(RESULTS, lines)
