@@ -14,9 +14,8 @@ One after the other, each in a process of its own with all cores:
 
 All have the same text, vocabulary, and last 10 % to validate on, of which they learn nothing. The clock counts
 training alone, from the first update, with whatever is compiled in it; it stands still during validations, which
-come after 1 second (of charrnn, which measures its speed with its first updates, after these) and then whenever the
-time is 1.1 times as long. Trials by which those in PyTorch choose between float32 and bfloat16 do not count. A mark
-is reached at the first validation at or below it.
+come after 1 second and then whenever the time is 1.1 times as long. Trials by which those in PyTorch choose between
+float32 and bfloat16 do not count. A mark is reached at the first validation at or below it.
 
 Every loss is in nats per character, over the whole validation part (of more than 200,000 characters a sample,
 spread evenly), and each contender is scored in the way that suits it: the LSTMs in 32 streams with carried state,
@@ -70,18 +69,30 @@ def train_charrnn(corpus: Corpus, minutes: float) -> None:
     given = {"vocabulary": corpus.vocabulary.kind, "minutes": minutes}
     settings = default_settings(len(corpus.training), given, machine_speed())
     trainer = Trainer(settings, corpus, choose_layout(choose_device("cpu"), settings, None))
-    clock = Clock(trainer.validate)
+    scored = validation_streams(corpus.ids, corpus.validation_start, settings.seq_length, limit=SCORED)
+    update, total_steps = trainer.update, None
+
+    def validate() -> float:
+        planned_with, trainer._validation = trainer._validation, scored
+        try:
+            return trainer.validate()
+        finally:
+            trainer._validation = planned_with
+
+    def timed_update(step: int, *arguments: Any) -> float:
+        loss = update(step, *arguments)
+        clock.tick(last=step + 1 == total_steps)
+        return loss
+
+    trainer.update = timed_update  # type: ignore[method-assign]
+    clock = Clock(validate)
     losses, speed = trainer.begin(trial_seconds(60 * minutes))
     total_steps = len(losses) + speed.steps_within(
         60 * minutes - clock.seconds, trainer.characters_per_step, trainer.validation_characters
     )
-    clock.steps = len(losses)
-    trainer._validation = validation_streams(corpus.ids, corpus.validation_start, settings.seq_length, limit=SCORED)
-    clock.report()
-    batches = trainer.batches(clock.steps)
-    for step in range(clock.steps, total_steps):
+    batches = trainer.batches(len(losses))
+    for step in range(len(losses), total_steps):
         trainer.update(step, learning_rate_at(step, total_steps, settings.learning_rate), next(batches))
-        clock.tick(last=step + 1 == total_steps)
 
 
 def train_listing(corpus: Corpus, minutes: float) -> None:
