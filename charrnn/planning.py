@@ -236,8 +236,8 @@ def plan_training(
     if source is not None:
         notes.append(source.summary(corpus.vocabulary))
     if resume is None:
-        chosen = {**given, "vocabulary": corpus.vocabulary.kind}
-        settings = default_settings(len(corpus.training), chosen, machine_speed())
+        speed = 1.0 if "epochs" in given else machine_speed()  # of epochs nothing depends on it
+        settings = default_settings(len(corpus.training), {**given, "vocabulary": corpus.vocabulary.kind}, speed)
     else:
         settings = resume.settings
         identity = CorpusIdentity.of(corpus)

@@ -174,12 +174,13 @@ class Trainer:
             self.model.from_numpy(current)
 
     def _validation_loss(self) -> float:
-        state = self.model.zero_state(len(self._validation[0]))
+        inputs, _, weights = self._validation
+        state = self.model.zero_state(len(inputs))
         total = 0.0
-        for start in range(0, self._validation[0].shape[1], self.settings.seq_length):
+        for start in range(0, inputs.shape[1], self.settings.seq_length):
             loss, state = self._validate_window(start, state)
             total += loss
-        return total / float(self._validation[2].sum())
+        return total / float(weights.sum())
 
     def _validate_window(self, start: int, state: TensorState) -> tuple[float, TensorState]:
         window = slice(start, start + self.settings.seq_length)

@@ -32,6 +32,7 @@ from typing import Any
 
 import click
 import numpy as np
+from nanogpt_protocol import WINDOW
 
 from charrnn.schedule import WARM_UP_STEPS
 
@@ -43,7 +44,6 @@ SETTINGS: dict[str, Any] = {
     "units": 256, "layers": 1, "embedding": 64, "dropout": 0.2, "batch_size": 32, "seq_length": 64,
     "learning_rate": 0.005, "seed": 1, "precision": "bfloat16",
 }  # fmt: skip
-WINDOW = 256  # of nanoGPT's protocol
 
 
 def parse(arguments: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, Any]]:
