@@ -163,7 +163,8 @@ def cli() -> None:
 @_experiment_option(
     "--learning-rate",
     type=_FiniteRange(min=0, min_open=True),
-    help="Adam's, after warm-up; it falls along a cosine.  [default: 0.005; for more than one layer 0.004]",
+    help="Adam's, after warm-up; it falls along a cosine.  "
+    "[default: 0.1 / sqrt(units), 0.01 at the most; for more than one layer a fifth less]",
 )
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), help="Of all randomness.  [default: 1]")
 @click.option(

@@ -64,13 +64,8 @@ class Job:
 # was seen too often.
 _UPDATES_PER_EPOCH = 64
 _MIN_BATCH_SIZE, _MIN_SEQ_LENGTH = 2, 32
-_TINY_TEXT = 30_000  # characters for training
-_LARGER_NETWORKS = (  # layers, units: for whom so many minutes are given, or the text is seen so often in them
-    (0.4, math.inf, 1, 384),
-    (2.4, 20, 2, 384),
-    (16, math.inf, 2, 512),
-)
-_USUAL_RATE = 400e9  # floating-point operations a second, as `machine_speed` measures them, where 1 is usual
+_TINY_TEXT, _LONG_TEXT = 30_000, 3_000_000  # characters for training
+_USUAL_RATE = 500e9  # floating-point operations a second, as `machine_speed` measures them, where 1 is usual
 
 
 def machine_speed() -> float:
@@ -98,16 +93,27 @@ def network_for(characters: int, minutes: float) -> tuple[int, int]:
     """
     if characters < _TINY_TEXT:
         return 1, 128
-    layers, units = 1, 256
-    for least_minutes, passes, *larger in _LARGER_NETWORKS:
-        if minutes >= least_minutes or 60 * minutes * usual_speed(layers, units) / characters > passes:
-            layers, units = larger
-    return layers, units
+    if characters > _LONG_TEXT:
+        return 2, _units(128 * math.sqrt(minutes), 512)
+    if minutes >= 16:
+        return 2, 512
+    one_layer = _units(384 * math.sqrt(minutes), 384)
+    seen = 60 * minutes * usual_speed(1, one_layer) / characters
+    return (2, 384) if minutes >= 2 or (minutes >= 0.75 and seen > 20) else (1, one_layer)
+
+
+def _units(wanted: float, most: int) -> int:
+    return min(most, max(128, 64 * round(wanted / 64)))
 
 
 def dropout_for(characters: int, passes: float) -> float:
     """Against learning a text by heart: the more, the more often it is seen and the shorter it is."""
     return round(min(0.6, max(0.0, 0.1 * math.log2(max(1, passes) * math.sqrt(1e6 / characters)) - 0.05)), 2)
+
+
+def learning_rate_for(layers: int, units: int) -> float:
+    """What the schedule falls from: the narrower and the shallower, the higher."""
+    return round((1 if layers == 1 else 0.8) * min(0.01, 0.1 / math.sqrt(units)), 4)
 
 
 def default_settings(characters: int, given: Mapping[str, Any], speed: float = 1.0) -> Settings:
@@ -159,7 +165,7 @@ def default_settings(characters: int, given: Mapping[str, Any], speed: float = 1
         "layers": layers,
         "cell": "lstm",
         "dropout": dropout_for(characters, passes),
-        "learning_rate": 0.005 if layers == 1 else 0.004,
+        "learning_rate": learning_rate_for(layers, units),
         "epochs": None,
         "minutes": None,
         "seed": 1,

@@ -51,12 +51,20 @@ def test_the_more_often_a_text_is_seen_and_the_shorter_it_is_the_more_dropout() 
 
 @pytest.mark.parametrize(
     ("characters", "minutes", "network"),
-    [(1_000_000, 0.2, (1, 256)), (1_000_000, 1, (1, 384)), (75_000, 1, (2, 384)), (1_000_000, 10, (2, 384)),
-     (10_000_000, 10, (2, 384)), (1_000_000, 30, (2, 512))],
+    [(1_000_000, 0.05, (1, 128)), (1_000_000, 0.25, (1, 192)), (1_000_000, 1, (1, 384)), (75_000, 0.25, (1, 192)),
+     (75_000, 1, (2, 384)), (1_000_000, 10, (2, 384)), (10_000_000, 1, (2, 128)), (10_000_000, 10, (2, 384)),
+     (1_000_000, 30, (2, 512)), (10_000_000, 30, (2, 512))],
 )  # fmt: skip
 def test_the_more_time_the_larger_the_network(characters: int, minutes: float, network: tuple[int, int]) -> None:
     settings = default_settings(characters, {**GIVEN, "minutes": minutes})
     assert (settings.layers, settings.units) == network
+
+
+@pytest.mark.parametrize(
+    ("layers", "units", "rate"), [(1, 16, 0.01), (1, 384, 0.0051), (1, 400, 0.005), (2, 400, 0.004)]
+)
+def test_the_wider_and_the_deeper_the_network_the_lower_the_learning_rate(layers: int, units: int, rate: float) -> None:
+    assert default_settings(1_000_000, {**GIVEN, "layers": layers, "units": units}).learning_rate == rate
 
 
 def test_a_slower_machine_gets_the_network_and_the_dropout_of_a_shorter_time() -> None:
