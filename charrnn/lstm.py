@@ -163,8 +163,9 @@ def lstm_over_vectors(
             dz, d_h, d_c, (d_inputs,) = _backward(back, record, d_outputs, d_c, c_last, 1)
             flat = _columns(dz)
             before = tf.concat([h[None], outputs[:-1]], axis=0)
-            d_kernel, d_recurrent_kernel = (_gradient(_columns(sequence), flat) for sequence in (inputs, before))
-            return d_inputs, d_kernel, d_recurrent_kernel, _gradient(tf.ones_like(flat[:1]), flat)[0], d_h, d_c
+            d_both = _gradient(_columns(tf.concat([inputs, before], axis=1)), flat)
+            d_bias = _gradient(tf.ones_like(flat[:1]), flat)[0]
+            return d_inputs, d_both[:width], d_both[width:], d_bias, d_h, d_c
 
         return (outputs, c_last), gradient
 
@@ -223,8 +224,9 @@ def _columns(sequence: Tensor) -> Tensor:
 
 def _gradient(factor: Tensor, dz: Tensor) -> Tensor:
     """Of weights (N, 4H), gates i, f, g, o, float32: from what they multiplied (N, T * B) and dz (4H, T * B)."""
-    i, f, o, g = tf.split(tf.matmul(factor, dz, transpose_b=True), 4, axis=1)
-    return tf.cast(tf.concat([i, f, g, o], axis=1), tf.float32)
+    # The other way round the product would rearrange dz, which is the larger.
+    i, f, o, g = tf.split(tf.matmul(dz, factor, transpose_b=True), 4)
+    return tf.cast(tf.transpose(tf.concat([i, f, g, o], axis=0)), tf.float32)
 
 
 _TURN = 1 << 17  # gates of several steps are worked on in one turn of a loop, which costs as much as some operations
