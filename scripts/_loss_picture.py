@@ -19,7 +19,7 @@ STYLES = (  # a colour and a width for each curve in turn, told apart by those w
 )
 LOWEST, HIGHEST = 1.3, 2.6  # loss
 KNOWN = {  # what a mark is, and at which side no curve is in the way of saying it
-    1.88: ("nanoGPT's own figure for a CPU", "right"),
+    1.88: ("nanoGPT's own figure for a CPU", "left"),
     1.4697: ("nanoGPT's own figure for a GPU, with 10.7 million weights", "left"),
 }
 GRID, TEXT = "#d9dde2", "#4a5058"
@@ -70,7 +70,7 @@ def draw(curves: Mapping[str, Sequence[Mapping[str, float]]], marks: Sequence[fl
         if not LOWEST < end[1] < HIGHEST:
             continue
         axes.plot(*end, marker="o", color=color, markersize=2.2 * width, clip_on=False)
-        if end[0] > 0.8 * longest:
+        if end[0] > 0.6 * longest:
             at_edge.append((height(end[1]), name, color))
         else:
             label = axes.annotate(name, end, (0, -7), textcoords="offset points", ha="center", va="top", color=color)
