@@ -47,6 +47,9 @@ def _stderr_held_back() -> Iterator[None]:
 
 os.environ["KERAS_BACKEND"] = "tensorflow"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # what matters is raised as well
+if platform.machine().lower() in ("x86_64", "amd64"):
+    # TensorFlow takes its faster set of CPU kernels by itself only where there is AVX512_VNNI (docs/speed.md, 22).
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 try:
     with _stderr_held_back():
         import keras
