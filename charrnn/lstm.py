@@ -6,6 +6,7 @@ What makes it fast:
   weights' gradient is one product after the loop instead of one a step.
 - A batch lies in columns, (H, B), so that the weights are the left factor of every product. Libraries
   rearrange the right factor before they multiply, at every step; so that is to be the small one.
+- Weights are arranged for that once an update, whatever the number of parts that the batch is worked on in.
 - The first layer's input projection is a table of rows, one a character, looked up where Keras multiplies.
 - The factors of the products may be bfloat16, with state, gates, weights and element-wise work in float32.
 - Gates and states that the backward loop needs wait on stacks and are freed as it takes them off.
@@ -16,7 +17,7 @@ Tensors are time-major within: (T, H, B). The gates' order within is i, f, o, g:
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from charrnn.backend import keras, tf
 
@@ -58,118 +59,122 @@ class FastLSTM(keras.layers.LSTM):  # type: ignore[misc]  # Keras has no types
             raise NotImplementedError("FastLSTM takes no mask")
         h, c = initial_state or self.get_initial_state(tf.shape(sequences)[0])
         inputs = tf.cast(tf.transpose(sequences, (1, 2, 0)), self.operands)
-        outputs, h, c = self.over_vectors(inputs, (h, c))
+        outputs, h, c = lstm_over_vectors(inputs, self.arranged(), h, c)
         return tf.cast(tf.transpose(outputs, (2, 0, 1)), tf.float32), h, c
 
-    def over_vectors(self, inputs: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """`lstm_over_vectors` with this layer's weights."""
+    def arranged(self, embedding: Tensor | None = None) -> Arranged:
+        """This layer's weights for `lstm_over_vectors`, or, with the characters' vectors (V, E), `lstm_over_ids`."""
         kernel, recurrent_kernel, bias = map(
             tf.convert_to_tensor, (self.cell.kernel, self.cell.recurrent_kernel, self.cell.bias)
         )
-        return lstm_over_vectors(inputs, kernel, recurrent_kernel, bias, *state, self.operands)
-
-    def over_ids(self, ids: Tensor, table: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """`lstm_over_ids` with this layer's weights."""
-        recurrent_kernel = tf.convert_to_tensor(self.cell.recurrent_kernel)
-        return lstm_over_ids(ids, table, recurrent_kernel, *state, self.operands)
-
-    def table(self, embedding: Tensor) -> Tensor:
-        """This layer's input projection of every character, (V, 4H), from their vectors (V, E)."""
-        return tf.matmul(embedding, tf.convert_to_tensor(self.cell.kernel)) + tf.convert_to_tensor(self.cell.bias)
+        if embedding is None:
+            return arrange(bias, [kernel, recurrent_kernel], self.operands)
+        return arrange(tf.matmul(embedding, kernel) + bias, [recurrent_kernel], self.operands)
 
 
-def lstm_over_ids(
-    ids: Tensor, table: Tensor, recurrent_kernel: Tensor, h: Tensor, c: Tensor, operands: Any
-) -> tuple[Tensor, Tensor, Tensor]:
+class Arranged(NamedTuple):
+    """Weights as the products take them, gates i, f, o, g: made once an update, for all parts of the batch."""
+
+    added: Tensor  # before the gates: a row for each character, (V, 4H), or a bias, (4H,); float32
+    kernels: Tensor  # (4H, N) float32, to which gradients flow
+    left: Tensor  # the same as operands: the left factor of the products forwards
+    left_backwards: Tensor  # (N, 4H), as operands
+
+
+def arrange(added: Tensor, kernels: Sequence[Tensor], operands: Any) -> Arranged:
+    """Lay out a layer's weights, gates i, f, g, o, all float32.
+
+    Args:
+        added: before the gates, (V, 4H) or (4H,).
+        kernels: what is multiplied by an input (if not in `added`) and by h, each (its width, 4H).
+        operands: tf.float32 or tf.bfloat16, for the matrix products.
+    """
+    joined = tf.transpose(_sigmoids_first(tf.concat(kernels, axis=0)))
+    left = tf.stop_gradient(tf.cast(joined, operands))
+    return Arranged(_sigmoids_first(added), joined, left, tf.transpose(left))
+
+
+def lstm_over_ids(ids: Tensor, weights: Arranged, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Run the first layer over characters.
 
     Args:
         ids: (T, B) int32.
-        table: (V, 4H) float32, from `FastLSTM.table`.
-        recurrent_kernel: (H, 4H) float32, gates i, f, g, o.
+        weights: with a row for each character, and the recurrent kernel.
         h: (B, H) float32, the state before the first character.
         c: (B, H) float32.
-        operands: tf.float32 or tf.bfloat16, for the matrix products.
 
     Returns:
-        The outputs (T, H, B) as `operands`, and h and c (B, H) float32 after the last character.
+        The outputs (T, H, B), as the operands of the products, and h and c (B, H) float32 after the last character.
     """
-    vocabulary_size = table.shape[0]
+    _, _, left, left_backwards = weights
+    vocabulary_size, operands = weights.added.shape[0], left.dtype
 
     @tf.custom_gradient  # type: ignore[untyped-decorator]  # TensorFlow has no types
-    def run(table: Tensor, recurrent_kernel: Tensor, h: Tensor, c: Tensor) -> Any:
-        table, low = _sigmoids_first(table), _sigmoids_first(tf.cast(recurrent_kernel, operands))  # (H, 4H)
-        transposed = tf.transpose(low)  # once, where the product would do it every step
-
+    def run(table: Tensor, kernels: Tensor, h: Tensor, c: Tensor) -> Any:
         def projections(t: Tensor) -> Tensor:
             return tf.transpose(tf.gather(table, turns[t]), (0, 2, 1))
 
         def preactivate(projection: Tensor, h: Tensor) -> Tensor:
-            return tf.cast(tf.matmul(transposed, h), tf.float32) + projection
+            return tf.cast(tf.matmul(left, h), tf.float32) + projection
 
         turns = _in_turns(ids, h)
         outputs, c_last, record = _forward(projections, preactivate, h, c, turns.shape[:2])
 
         def gradient(d_outputs: Tensor, d_c: Tensor) -> tuple[Tensor, ...]:
-            dz, d_h, d_c, _ = _backward(lambda dz: (tf.matmul(low, dz), ()), record, d_outputs, d_c, c_last, 0)
+            dz, d_h, d_c, _ = _backward(
+                lambda dz: (tf.matmul(left_backwards, dz), ()), record, d_outputs, d_c, c_last, 0
+            )
             flat = _columns(dz)
-            d_recurrent_kernel = _gradient(_columns(tf.concat([h[None], outputs[:-1]], axis=0)), flat)
+            d_kernels = _gradient(_columns(tf.concat([h[None], outputs[:-1]], axis=0)), flat)
             # A product with one-hot rows adds the rows up in the same order every time.
             one_hot = tf.one_hot(tf.reshape(ids, (-1,)), vocabulary_size, axis=0, dtype=operands)  # (V, T * B)
-            return _gradient(one_hot, flat), d_recurrent_kernel, d_h, d_c
+            return tf.transpose(_gradient(one_hot, flat)), d_kernels, d_h, d_c
 
         return (outputs, c_last), gradient
 
-    return _run(lambda *state: run(table, recurrent_kernel, *state), h, c, operands)
+    return _run(lambda *state: run(weights.added, weights.kernels, *state), h, c, operands)
 
 
-def lstm_over_vectors(
-    inputs: Tensor, kernel: Tensor, recurrent_kernel: Tensor, bias: Tensor, h: Tensor, c: Tensor, operands: Any
-) -> tuple[Tensor, Tensor, Tensor]:
+def lstm_over_vectors(inputs: Tensor, weights: Arranged, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Run a layer over vectors: the outputs of the layer below.
 
     Args:
-        inputs: (T, I, B), as `operands`.
-        kernel: (I, 4H) float32, gates i, f, g, o.
-        recurrent_kernel: (H, 4H) float32.
-        bias: (4H,) float32.
+        inputs: (T, I, B), as the operands of the products.
+        weights: with a bias, and with the kernel of the inputs before the recurrent one.
         h: (B, H) float32, the state before the first vector.
         c: (B, H) float32.
-        operands: tf.float32 or tf.bfloat16, for the matrix products.
 
     Returns:
-        The outputs (T, H, B) as `operands`, and h and c (B, H) float32 after the last vector.
+        The outputs (T, H, B), as the operands of the products, and h and c (B, H) float32 after the last vector.
     """
+    _, _, left, left_backwards = weights
     width = inputs.shape[1]
 
     @tf.custom_gradient  # type: ignore[untyped-decorator]
-    def run(inputs: Tensor, kernel: Tensor, recurrent_kernel: Tensor, bias: Tensor, h: Tensor, c: Tensor) -> Any:
-        both = [tf.cast(kernel, operands), tf.cast(recurrent_kernel, operands)]
-        low = _sigmoids_first(tf.concat(both, axis=0))  # (I + H, 4H): one product a step for both
-        transposed = tf.transpose(low)
-        biases = tf.tile(_sigmoids_first(bias)[:, None], (1, h.shape[1]))  # adds faster than what has to be broadcast
+    def run(inputs: Tensor, bias: Tensor, kernels: Tensor, h: Tensor, c: Tensor) -> Any:
+        biases = tf.tile(bias[:, None], (1, h.shape[1]))  # adds faster than what has to be broadcast
 
         def preactivate(x: Tensor, h: Tensor) -> Tensor:
-            return tf.cast(tf.matmul(transposed, tf.concat([x, h], axis=0)), tf.float32) + biases
+            return tf.cast(tf.matmul(left, tf.concat([x, h], axis=0)), tf.float32) + biases
 
         turns = _in_turns(inputs, h)
         outputs, c_last, record = _forward(lambda t: turns[t], preactivate, h, c, turns.shape[:2])
 
         def gradient(d_outputs: Tensor, d_c: Tensor) -> tuple[Tensor, ...]:
             def back(dz: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-                d_x, d_h = tf.split(tf.matmul(low, dz), (width, h.shape[0]))
+                d_x, d_h = tf.split(tf.matmul(left_backwards, dz), (width, h.shape[0]))
                 return d_h, (d_x,)
 
             dz, d_h, d_c, (d_inputs,) = _backward(back, record, d_outputs, d_c, c_last, 1)
             flat = _columns(dz)
             before = tf.concat([h[None], outputs[:-1]], axis=0)
-            d_both = _gradient(_columns(tf.concat([inputs, before], axis=1)), flat)
-            d_bias = _gradient(tf.ones_like(flat[:1]), flat)[0]
-            return d_inputs, d_both[:width], d_both[width:], d_bias, d_h, d_c
+            d_kernels = _gradient(_columns(tf.concat([inputs, before], axis=1)), flat)
+            d_bias = _gradient(tf.ones_like(flat[:1]), flat)[:, 0]
+            return d_inputs, d_bias, d_kernels, d_h, d_c
 
         return (outputs, c_last), gradient
 
-    return _run(lambda *state: run(inputs, kernel, recurrent_kernel, bias, *state), h, c, operands)
+    return _run(lambda *state: run(inputs, weights.added, weights.kernels, *state), h, c, left.dtype)
 
 
 def logits_of(outputs: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
@@ -223,10 +228,9 @@ def _columns(sequence: Tensor) -> Tensor:
 
 
 def _gradient(factor: Tensor, dz: Tensor) -> Tensor:
-    """Of weights (N, 4H), gates i, f, g, o, float32: from what they multiplied (N, T * B) and dz (4H, T * B)."""
+    """Of weights (4H, N), float32: from what they multiplied, (N, T * B), and dz (4H, T * B)."""
     # The other way round the product would rearrange dz, which is the larger.
-    i, f, o, g = tf.split(tf.matmul(dz, factor, transpose_b=True), 4)
-    return tf.cast(tf.transpose(tf.concat([i, f, g, o], axis=0)), tf.float32)
+    return tf.cast(tf.matmul(dz, factor, transpose_b=True), tf.float32)
 
 
 _TURN = 1 << 17  # gates of several steps are worked on in one turn of a loop, which costs as much as some operations

@@ -16,7 +16,7 @@ import numpy as np
 
 from charrnn.backend import Device, keras, tf
 from charrnn.checkpoint import Progress, Settings
-from charrnn.lstm import FastLSTM, logits_of
+from charrnn.lstm import Arranged, FastLSTM, logits_of, lstm_over_ids, lstm_over_vectors
 from charrnn.network import GATES, Array, NetworkConfig, state_parts, weight_shapes
 
 LAYERS = {"lstm": keras.layers.LSTM, "gru": keras.layers.GRU, "rnn": keras.layers.SimpleRNN}
@@ -77,7 +77,7 @@ def faster_precision(rows: int, units: int) -> str:
     for precision in ("float32", "bfloat16"):
         weights = tf.cast(tf.random.normal((4 * units, units)), precision)
 
-        @tf.function  # type: ignore[untyped-decorator]  # TensorFlow has no types
+        @tf.function(autograph=False)  # type: ignore[untyped-decorator]  # TensorFlow has no types
         def step(h: Any, weights: Any = weights, precision: str = precision) -> Any:
             for _ in range(10):
                 z = tf.cast(tf.matmul(weights, tf.cast(h, precision)), tf.float32)
@@ -151,7 +151,7 @@ class CharacterModel(keras.Model):  # type: ignore[misc]  # Keras has no types
         Returns:
             Logits of the character after each, (B, T, V), and the state after the last.
         """
-        logits, state = self._read(tf.transpose(ids), self._first_table(), state, dropout_seed)
+        logits, state = self._read(tf.transpose(ids), self._arranged(), state, dropout_seed)
         return tf.transpose(logits, (1, 0, 2)), state
 
     def loss_sum(
@@ -171,7 +171,7 @@ class CharacterModel(keras.Model):  # type: ignore[misc]  # Keras has no types
         """
         parts = min(self.layout.parts, ids.shape[0])
         sizes = [ids.shape[0] // parts + (part < ids.shape[0] % parts) for part in range(parts)]
-        table = self._first_table()
+        arranged = self._arranged()
         split_state = [[tf.split(tensor, sizes) for tensor in layer_state] for layer_state in state]
         total, states = tf.zeros(()), []
         for part, (part_ids, part_targets, part_weights) in enumerate(
@@ -179,7 +179,7 @@ class CharacterModel(keras.Model):  # type: ignore[misc]  # Keras has no types
         ):
             seed = None if dropout_seed is None else tf.random.experimental.stateless_fold_in(dropout_seed, part)
             part_state = [tuple(tensor[part] for tensor in layer_state) for layer_state in split_state]
-            logits, part_state = self._read(part_ids, table, part_state, seed)
+            logits, part_state = self._read(part_ids, arranged, part_state, seed)
             losses = tf.nn.sparse_softmax_cross_entropy_with_logits(part_targets, logits)  # (T, B)
             total += tf.reduce_sum(losses * part_weights)
             states.append(part_state)
@@ -189,10 +189,16 @@ class CharacterModel(keras.Model):  # type: ignore[misc]  # Keras has no types
         ]
         return total, joined
 
-    def _first_table(self) -> Any:
-        return self.recurrent[0].table(tf.convert_to_tensor(self.embedding.embeddings)) if self.layout.fast else None
+    def _arranged(self) -> list[Arranged]:
+        """The weights of fast layers, for all parts of the batch."""
+        if not self.layout.fast:
+            return []
+        embedding = tf.convert_to_tensor(self.embedding.embeddings)
+        return [layer.arranged(None if index else embedding) for index, layer in enumerate(self.recurrent)]
 
-    def _read(self, ids: Any, table: Any, state: TensorState, dropout_seed: Any) -> tuple[Any, TensorState]:
+    def _read(
+        self, ids: Any, arranged: list[Arranged], state: TensorState, dropout_seed: Any
+    ) -> tuple[Any, TensorState]:
         """From ids (T, B) to logits (T, B, V)."""
         fast = self.layout.fast
         outputs = ids if fast else self.embedding(tf.transpose(ids))  # (B, T, E)
@@ -200,10 +206,9 @@ class CharacterModel(keras.Model):  # type: ignore[misc]  # Keras has no types
         for index, layer in enumerate(self.recurrent):
             if not fast:
                 outputs, *layer_state = layer(outputs, initial_state=list(state[index]))  # (B, T, H)
-            elif index == 0:
-                outputs, *layer_state = layer.over_ids(outputs, table, state[0])  # (T, H, B)
             else:
-                outputs, *layer_state = layer.over_vectors(outputs, state[index])
+                over = lstm_over_vectors if index else lstm_over_ids
+                outputs, *layer_state = over(outputs, arranged[index], *state[index])  # (T, H, B)
             new_state.append(tuple(layer_state))
             if self.dropout and dropout_seed is not None:
                 layer_seed = tf.random.experimental.stateless_fold_in(dropout_seed, index)

@@ -94,8 +94,9 @@ class Trainer:
         self.steps_per_epoch = steps_per_epoch(
             len(self.corpus.training), self.settings.batch_size, self.settings.seq_length
         )
-        self._update = tf.function(self._update_eagerly)
-        self._evaluate = tf.function(self.model.loss_sum)
+        # No control flow to convert, and looking for it takes TensorFlow three times as long as tracing.
+        self._update = tf.function(self._update_eagerly, autograph=False)
+        self._evaluate = tf.function(self.model.loss_sum, autograph=False)
         self._validation = validation_streams(self.corpus.ids, self.corpus.validation_start, self.settings.seq_length)
 
     @property

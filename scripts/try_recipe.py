@@ -86,7 +86,7 @@ def main(text: str, recipe: tuple[str, ...], core: int) -> None:
     tf.config.threading.set_inter_op_parallelism_threads(1)
     tf.config.threading.set_intra_op_parallelism_threads(1)
     from charrnn.data import read_bytes, read_corpus, validation_streams
-    from charrnn.lstm import logits_of, lstm_over_ids, lstm_over_vectors
+    from charrnn.lstm import arrange, logits_of, lstm_over_ids, lstm_over_vectors
     from charrnn.model import CharacterModel, Layout
     from charrnn.planning import default_settings
 
@@ -102,29 +102,29 @@ def main(text: str, recipe: tuple[str, ...], core: int) -> None:
             self.update_seed = dropout_seed
             return super().loss_sum(ids, targets, weights, state, dropout_seed)
 
-        def _first_table(self) -> Any:
+        def _arranged(self) -> list[Any]:
             rows = tf.convert_to_tensor(self.embedding.embeddings)
             if tried["row_drop"] and self.update_seed is not None:
                 rows = drop(rows, tried["row_drop"], fold(self.update_seed, 77), noise_shape=(rows.shape[0], 1))
-            return self.recurrent[0].table(rows)
-
-        def _read(self, ids: Any, table: Any, state: Any, dropout_seed: Any) -> Any:
-            outputs, new_state = ids, []
+            arranged = []
             for index, layer in enumerate(self.recurrent):
-                recurrent = tf.convert_to_tensor(layer.cell.recurrent_kernel)
-                if tried["weight_drop"] and dropout_seed is not None:
+                cell = layer.cell
+                kernel, recurrent, bias = map(tf.convert_to_tensor, (cell.kernel, cell.recurrent_kernel, cell.bias))
+                if tried["weight_drop"] and self.update_seed is not None:
                     recurrent = drop(recurrent, tried["weight_drop"], fold(self.update_seed, 100 + index))
-                if index == 0:
-                    read = lstm_over_ids(outputs, table, recurrent, *state[0], layer.operands)
-                else:
-                    inputs = outputs  # (T, H, B)
-                    if tried["layer_norm"]:
-                        mean, variance = tf.nn.moments(inputs, axes=[1], keepdims=True)
-                        inputs = (inputs - mean) * tf.math.rsqrt(variance + 1e-5)
-                    kernel, bias = map(tf.convert_to_tensor, (layer.cell.kernel, layer.cell.bias))
-                    read = lstm_over_vectors(inputs, kernel, recurrent, bias, *state[index], layer.operands)
-                below = outputs
-                outputs, *layer_state = read
+                added, kernels = (bias, [kernel, recurrent]) if index else (tf.matmul(rows, kernel) + bias, [recurrent])
+                arranged.append(arrange(added, kernels, layer.operands))
+            return arranged
+
+        def _read(self, ids: Any, arranged: list[Any], state: Any, dropout_seed: Any) -> Any:
+            outputs, new_state = ids, []
+            for index, weights in enumerate(arranged):
+                inputs = outputs  # (T, H, B)
+                if tried["layer_norm"] and index > 0:
+                    mean, variance = tf.nn.moments(inputs, axes=[1], keepdims=True)
+                    inputs = (inputs - mean) * tf.math.rsqrt(variance + 1e-5)
+                below, over = outputs, lstm_over_vectors if index else lstm_over_ids
+                outputs, *layer_state = over(inputs, weights, *state[index])
                 if tried["residual"] and index > 0:
                     outputs += below
                 new_state.append(tuple(layer_state))

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from charrnn.backend import keras, tf
-from charrnn.lstm import FastLSTM
+from charrnn.lstm import FastLSTM, arrange, lstm_over_ids, lstm_over_vectors
 from charrnn.model import CharacterModel, Layout
 from charrnn.network import NetworkConfig
 
@@ -102,9 +102,10 @@ def test_gradients_are_finite_differences(over_ids: bool) -> None:
     def loss(inputs: Any, recurrent_kernel: Any, state: Any) -> Any:
         layer.cell.recurrent_kernel.assign(recurrent_kernel)
         if over_ids:
-            outputs, h, c = layer.over_ids(ids, inputs, (state[0], state[1]))
+            recurrent = tf.convert_to_tensor(layer.cell.recurrent_kernel)
+            outputs, h, c = lstm_over_ids(ids, arrange(inputs, [recurrent], tf.float32), state[0], state[1])
         else:
-            outputs, h, c = layer.over_vectors(inputs, (state[0], state[1]))
+            outputs, h, c = lstm_over_vectors(inputs, layer.arranged(), state[0], state[1])
         return tf.reduce_sum(tf.cast(outputs, tf.float64) * weigh) + tf.reduce_sum(tf.cast(h * 2 + c, tf.float64))
 
     point = [tf.constant(value) for value in (inputs, recurrent_kernel, state)]
