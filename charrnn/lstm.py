@@ -3,7 +3,7 @@
 What makes it fast:
 
 - The loop over time holds one matrix product and element-wise work, and its gradient is derived by hand: the
-  weights' gradient is one product after the loop instead of one a step.
+  weights' gradient is one product for many steps instead of one a step.
 - A batch lies in columns, (H, B), so that the weights are the left factor of every product. Libraries
   rearrange the right factor before they multiply, at every step; so that is to be the small one.
 - Weights are arranged for that once an update, whatever the number of parts that the batch is worked on in.
@@ -121,14 +121,17 @@ def lstm_over_ids(ids: Tensor, weights: Arranged, h: Tensor, c: Tensor) -> tuple
         outputs, c_last, record = _forward(projections, preactivate, h, c, turns.shape[:2])
 
         def gradient(d_outputs: Tensor, d_c: Tensor) -> tuple[Tensor, ...]:
-            dz, d_h, d_c, _ = _backward(
-                lambda dz: (tf.matmul(left_backwards, dz), ()), record, d_outputs, d_c, c_last, 0
+            before = tf.concat([h[None], outputs[:-1]], axis=0)
+
+            def weigh(dz: Tensor, block: Callable[[Tensor], Tensor]) -> tuple[Tensor, ...]:
+                # A product with one-hot rows adds the rows up in the same order every time.
+                one_hot = tf.one_hot(tf.reshape(block(ids), (-1,)), vocabulary_size, axis=0, dtype=operands)
+                return _gradient(one_hot, dz), _gradient(_columns(block(before)), dz)
+
+            d_h, d_c, (d_table, d_kernels), _ = _backward(
+                lambda dz: (tf.matmul(left_backwards, dz), ()), weigh, record, d_outputs, d_c, c_last, 0
             )
-            flat = _columns(dz)
-            d_kernels = _gradient(_columns(tf.concat([h[None], outputs[:-1]], axis=0)), flat)
-            # A product with one-hot rows adds the rows up in the same order every time.
-            one_hot = tf.one_hot(tf.reshape(ids, (-1,)), vocabulary_size, axis=0, dtype=operands)  # (V, T * B)
-            return tf.transpose(_gradient(one_hot, flat)), d_kernels, d_h, d_c
+            return tf.transpose(d_table), d_kernels, d_h, d_c
 
         return (outputs, c_last), gradient
 
@@ -165,12 +168,14 @@ def lstm_over_vectors(inputs: Tensor, weights: Arranged, h: Tensor, c: Tensor) -
                 d_x, d_h = tf.split(tf.matmul(left_backwards, dz), (width, h.shape[0]))
                 return d_h, (d_x,)
 
-            dz, d_h, d_c, (d_inputs,) = _backward(back, record, d_outputs, d_c, c_last, 1)
-            flat = _columns(dz)
             before = tf.concat([h[None], outputs[:-1]], axis=0)
-            d_kernels = _gradient(_columns(tf.concat([inputs, before], axis=1)), flat)
-            d_bias = _gradient(tf.ones_like(flat[:1]), flat)[:, 0]
-            return d_inputs, d_bias, d_kernels, d_h, d_c
+
+            def weigh(dz: Tensor, block: Callable[[Tensor], Tensor]) -> tuple[Tensor, ...]:
+                multiplied = _columns(tf.concat([block(inputs), block(before)], axis=1))
+                return _gradient(tf.ones_like(dz[:1]), dz), _gradient(multiplied, dz)
+
+            d_h, d_c, (d_bias, d_kernels), (d_inputs,) = _backward(back, weigh, record, d_outputs, d_c, c_last, 1)
+            return d_inputs, d_bias[:, 0], d_kernels, d_h, d_c
 
         return (outputs, c_last), gradient
 
@@ -243,6 +248,14 @@ def _in_turns(sequence: Tensor, h: Tensor) -> Tensor:
     return tf.reshape(sequence, (steps // turn, turn, *sequence.shape[1:]))
 
 
+_BLOCK = 640  # columns from which a product of them is as fast as of all
+
+
+def _turns_in_block(turns: int, columns: int) -> int:
+    """As few as divide the turns, each of so many columns, and are fast to multiply."""
+    return min(n for n in range(1, turns + 1) if turns % n == 0 and (n * columns >= _BLOCK or n == turns))
+
+
 def _push(stack: Tensor, value: Tensor) -> Tensor:
     return tf.raw_ops.TensorListPushBack(input_handle=stack, tensor=value)
 
@@ -303,17 +316,20 @@ def _forward(
 
 def _backward(
     back: Callable[[Tensor], tuple[Tensor, Sequence[Tensor]]],
-    record: tuple[Tensor, ...],
+    weigh: Callable[[Tensor, Callable[[Tensor], Tensor]], tuple[Tensor, ...]],
+    record: Sequence[Tensor],
     d_outputs: Tensor,
     d_c: Tensor,
     c_last: Tensor,
     more: int,
-) -> tuple[Tensor, Tensor, Tensor, Sequence[Tensor]]:
-    """The loop backwards.
+) -> tuple[Tensor, Tensor, tuple[Tensor, ...], Sequence[Tensor]]:
+    """The loop backwards, in blocks of steps: dz, the gradient before the gates, is not kept for longer than a block.
 
     Args:
-        back: from a step's gradient before the gates, (4H, B), to that of the h before it, (H, B),
-            and of whatever else went in.
+        back: from dz of a step, (4H, B), to the gradient of the h before it, (H, B), and of whatever else
+            went in.
+        weigh: from dz of a block's steps, (4H, steps * B), and what takes those steps out of a (T, ...), to
+            their share of the weights' gradients.
         record: from `_forward`.
         d_outputs: (T, H, B), as the operands of the products.
         d_c: (H, B) float32, of the last c.
@@ -321,48 +337,90 @@ def _backward(
         more: how much else went in.
 
     Returns:
-        The gradients before the gates (T, 4H, B), of the first h and c (H, B), and of whatever else went
-        in, each (T, ..., B); as the operands of the products but for that of c.
+        The gradients of the first h and c (H, B), of the weights, float32, and of whatever else went in,
+        each (T, ..., B); of h and of what went in as the operands of the products.
+    """
+    batch, operands = d_outputs.shape[2], d_outputs.dtype
+    turns = _in_turns(d_outputs, c_last)
+    per_block = _turns_in_block(turns.shape[0], turns.shape[1] * batch)
+    blocks = turns.shape[0] // per_block
+
+    def block(number: Any, d_h: Tensor, d_c: Tensor, c: Tensor, others: Any, record: Sequence[Tensor]) -> Any:
+        def turn(t: Tensor, d_h: Tensor, d_c: Tensor, c: Tensor, arrays: Any, *record: Tensor) -> Any:
+            d_h, d_c, c, found, record = _turn_back(back, turns[number * per_block + t], d_h, d_c, c, record)
+            arrays = tuple(array.write(t, value) for array, value in zip(arrays, found, strict=True))
+            return t - 1, d_h, d_c, c, arrays, *record
+
+        arrays = tuple(tf.TensorArray(operands, per_block) for _ in range(1 + more))
+        _, d_h, d_c, c, arrays, *record = tf.while_loop(
+            lambda t, *_: t >= 0, turn, (per_block - 1, d_h, d_c, c, arrays, *record), parallel_iterations=1
+        )
+        dz, *found = map(_stacked, arrays)
+        others = tuple(array.write(number, value) for array, value in zip(others, found, strict=True))
+        shares = weigh(_columns(dz), lambda sequence: tf.reshape(sequence, (blocks, -1, *sequence.shape[1:]))[number])
+        return d_h, d_c, c, others, shares, record
+
+    def block_before(number: Tensor, d_h: Tensor, d_c: Tensor, c: Tensor, others: Any, sums: Any, *record: Any) -> Any:
+        d_h, d_c, c, others, shares, record = block(number, d_h, d_c, c, others, record)
+        sums = tuple(total + share for total, share in zip(sums, shares, strict=True))
+        return number - 1, d_h, d_c, c, others, sums, *record
+
+    others = tuple(tf.TensorArray(operands, blocks) for _ in range(more))
+    d_h, d_c, c, others, sums, record = block(blocks - 1, tf.zeros_like(d_outputs[0]), d_c, c_last, others, record)
+    if blocks > 1:
+        _, d_h, d_c, _, others, sums, *_ = tf.while_loop(
+            lambda number, *_: number >= 0,
+            block_before,
+            (blocks - 2, d_h, d_c, c, others, sums, *record),
+            parallel_iterations=1,
+        )
+    return d_h, d_c, sums, [_stacked(array) for array in others]
+
+
+def _turn_back(
+    back: Callable[[Tensor], tuple[Tensor, Sequence[Tensor]]],
+    d_outputs: Tensor,
+    d_h: Tensor,
+    d_c: Tensor,
+    c: Tensor,
+    record: Sequence[Tensor],
+) -> tuple[Tensor, Tensor, Tensor, list[Tensor], tuple[Tensor, ...]]:
+    """The steps of one turn of the loop backwards.
+
+    Args:
+        back: as in `_backward`.
+        d_outputs: of the turn's steps, (steps, H, B).
+        d_h: of the last step's h, from the steps after it; (H, B) as the operands of the products.
+        d_c: of the last step's c, (H, B) float32.
+        c: of the last step.
+        record: from `_forward`, up to that step.
+
+    Returns:
+        The gradients of the h and c before the turn, that c; those before the gates, (steps, 4H, B), and
+        of whatever else went in, (steps, ..., B); and what is left of the record.
     """
     (_, units, batch), operands = d_outputs.shape, d_outputs.dtype
-    turns = _in_turns(d_outputs, c_last)
-
-    def body(t: Tensor, d_h: Tensor, d_c: Tensor, c: Tensor, arrays: Any, *stacks: Tensor) -> Any:
-        sigmoids, tanhs, states = stacks
-        found: list[tuple[Tensor, ...]] = []
-        for d_output in reversed(tf.unstack(tf.cast(turns[t], tf.float32))):
-            sigmoids, sigmoid = _pop(sigmoids, (3 * units, batch))
-            tanhs, g = _pop(tanhs, (units, batch))
-            states, c_before = _pop(states, (units, batch))
-            i, f, o = tf.split(sigmoid, 3)
-            tanh_c = tf.tanh(c)
-            d_h = tf.cast(d_h, tf.float32) + d_output
-            d_c = d_c + tf.raw_ops.TanhGrad(y=tanh_c, dy=d_h * o)
-            dz = tf.concat(
-                [
-                    tf.raw_ops.SigmoidGrad(y=i, dy=d_c * g),
-                    tf.raw_ops.SigmoidGrad(y=f, dy=d_c * c_before),
-                    tf.raw_ops.SigmoidGrad(y=o, dy=d_h * tanh_c),
-                    tf.raw_ops.TanhGrad(y=g, dy=d_c * i),
-                ],
-                axis=0,
-            )
-            dz = tf.cast(dz, operands)
-            d_h, others = back(dz)
-            found.append((dz, *others))
-            d_c, c = d_c * f, c_before
-        arrays = tuple(
-            array.write(t, tf.stack(values[::-1]))
-            for array, values in zip(arrays, zip(*found, strict=True), strict=True)
+    sigmoids, tanhs, states = record
+    found: list[tuple[Tensor, ...]] = []
+    for d_output in reversed(tf.unstack(tf.cast(d_outputs, tf.float32))):
+        sigmoids, sigmoid = _pop(sigmoids, (3 * units, batch))
+        tanhs, g = _pop(tanhs, (units, batch))
+        states, c_before = _pop(states, (units, batch))
+        i, f, o = tf.split(sigmoid, 3)
+        tanh_c = tf.tanh(c)
+        d_h = tf.cast(d_h, tf.float32) + d_output
+        d_c = d_c + tf.raw_ops.TanhGrad(y=tanh_c, dy=d_h * o)
+        dz = tf.concat(
+            [
+                tf.raw_ops.SigmoidGrad(y=i, dy=d_c * g),
+                tf.raw_ops.SigmoidGrad(y=f, dy=d_c * c_before),
+                tf.raw_ops.SigmoidGrad(y=o, dy=d_h * tanh_c),
+                tf.raw_ops.TanhGrad(y=g, dy=d_c * i),
+            ],
+            axis=0,
         )
-        return t - 1, d_h, d_c, c, arrays, sigmoids, tanhs, states
-
-    arrays = tuple(tf.TensorArray(operands, turns.shape[0]) for _ in range(1 + more))
-    _, d_h, d_c, _, arrays, *_ = tf.while_loop(
-        lambda t, *_: t >= 0,
-        body,
-        (turns.shape[0] - 1, tf.zeros_like(d_outputs[0]), d_c, c_last, arrays, *record),
-        parallel_iterations=1,
-    )
-    dz, *others = map(_stacked, arrays)
-    return dz, d_h, d_c, others
+        dz = tf.cast(dz, operands)
+        d_h, others = back(dz)
+        found.append((dz, *others))
+        d_c, c = d_c * f, c_before
+    return d_h, d_c, c, [tf.stack(values[::-1]) for values in zip(*found, strict=True)], (sigmoids, tanhs, states)

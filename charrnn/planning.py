@@ -99,7 +99,7 @@ def network_for(characters: int, minutes: float) -> tuple[int, int]:
         return 2, 512
     one_layer = _units(384 * math.sqrt(minutes), 384)
     seen = 60 * minutes * usual_speed(1, one_layer) / characters
-    return (2, 384) if minutes >= 2 or (minutes >= 0.75 and seen > 20) else (1, one_layer)
+    return (2, 384) if minutes >= 1.5 or (minutes >= 0.75 and seen > 20) else (1, one_layer)
 
 
 def _units(wanted: float, most: int) -> int:

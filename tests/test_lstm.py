@@ -68,6 +68,15 @@ def test_outputs_states_and_gradients_are_those_of_keras(
 def test_a_network_over_ids_is_that_of_keras_with_its_gradients(
     batch: int, steps: int, units: int, layers: int
 ) -> None:
+    compare_with_keras(batch, steps, units, layers)
+
+
+def test_weights_gradients_are_summed_over_blocks_of_steps() -> None:
+    compare_with_keras(batch=64, steps=48, units=64, layers=2)  # three blocks of two turns of eight steps
+
+
+def compare_with_keras(batch: int, steps: int, units: int, layers: int) -> None:
+    """Loss, logits, last states and gradients of a network over ids."""
     config = NetworkConfig(23, 6, units, layers, "lstm")
     random = np.random.default_rng(batch)
     ids, targets = (tf.constant(random.integers(0, 23, (batch, steps)), tf.int32) for _ in range(2))
