@@ -40,7 +40,7 @@ def minutes_worth_waiting(characters: int) -> float:
 
 def trial_seconds(budget: float) -> float:
     """How long to look at the first updates, to tell how many fit into a run of `budget` seconds."""
-    return min(15.0, max(0.5, budget / 20))
+    return min(15.0, max(0.5, budget / 10))
 
 
 def validation_interval(total_steps: int, characters_per_step: int, validation_characters: int) -> int:
