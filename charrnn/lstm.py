@@ -123,14 +123,12 @@ def lstm_over_ids(ids: Tensor, weights: Arranged, h: Tensor, c: Tensor) -> tuple
         def gradient(d_outputs: Tensor, d_c: Tensor) -> tuple[Tensor, ...]:
             before = tf.concat([h[None], outputs[:-1]], axis=0)
 
-            def weigh(dz: Tensor, block: Callable[[Tensor], Tensor]) -> tuple[Tensor, ...]:
+            def finish(dz: Tensor, block: Callable[[Tensor], Tensor]) -> Gradients:
                 # A product with one-hot rows adds the rows up in the same order every time.
                 one_hot = tf.one_hot(tf.reshape(block(ids), (-1,)), vocabulary_size, axis=0, dtype=operands)
-                return _gradient(one_hot, dz), _gradient(_columns(block(before)), dz)
+                return (_gradient(one_hot, dz), _gradient(_columns(block(before)), dz)), ()
 
-            d_h, d_c, (d_table, d_kernels), _ = _backward(
-                lambda dz: (tf.matmul(left_backwards, dz), ()), weigh, record, d_outputs, d_c, c_last, 0
-            )
+            d_h, d_c, (d_table, d_kernels), () = _backward(left_backwards, finish, record, d_outputs, d_c, c_last)
             return tf.transpose(d_table), d_kernels, d_h, d_c
 
         return (outputs, c_last), gradient
@@ -164,17 +162,16 @@ def lstm_over_vectors(inputs: Tensor, weights: Arranged, h: Tensor, c: Tensor) -
         outputs, c_last, record = _forward(lambda t: turns[t], preactivate, h, c, turns.shape[:2])
 
         def gradient(d_outputs: Tensor, d_c: Tensor) -> tuple[Tensor, ...]:
-            def back(dz: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-                d_x, d_h = tf.split(tf.matmul(left_backwards, dz), (width, h.shape[0]))
-                return d_h, (d_x,)
-
             before = tf.concat([h[None], outputs[:-1]], axis=0)
+            to_inputs, to_h = tf.split(left_backwards, (width, h.shape[0]))
 
-            def weigh(dz: Tensor, block: Callable[[Tensor], Tensor]) -> tuple[Tensor, ...]:
+            def finish(dz: Tensor, block: Callable[[Tensor], Tensor]) -> Gradients:
                 multiplied = _columns(tf.concat([block(inputs), block(before)], axis=1))
-                return _gradient(tf.ones_like(dz[:1]), dz), _gradient(multiplied, dz)
+                # Many steps at once: in the loop the kernel would be read anew for each of them.
+                d_inputs = _steps(tf.matmul(to_inputs, dz), h.shape[1])
+                return (_gradient(tf.ones_like(dz[:1]), dz), _gradient(multiplied, dz)), (d_inputs,)
 
-            d_h, d_c, (d_bias, d_kernels), (d_inputs,) = _backward(back, weigh, record, d_outputs, d_c, c_last, 1)
+            d_h, d_c, (d_bias, d_kernels), (d_inputs,) = _backward(to_h, finish, record, d_outputs, d_c, c_last)
             return d_inputs, d_bias[:, 0], d_kernels, d_h, d_c
 
         return (outputs, c_last), gradient
@@ -193,7 +190,7 @@ def logits_of(outputs: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
     Returns:
         (T, B, V) float32.
     """
-    steps, units, batch = outputs.shape
+    steps, _, batch = outputs.shape
 
     @tf.custom_gradient  # type: ignore[untyped-decorator]
     def run(outputs: Tensor, kernel: Tensor, bias: Tensor) -> Any:
@@ -203,7 +200,7 @@ def logits_of(outputs: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
         def gradient(d_logits: Tensor) -> tuple[Tensor, ...]:
             low = tf.cast(tf.reshape(d_logits, (steps * batch, -1)), outputs.dtype)
             d_columns = tf.matmul(tf.cast(kernel, outputs.dtype), low, transpose_b=True)
-            d_outputs = tf.transpose(tf.reshape(d_columns, (units, steps, batch)), (1, 0, 2))
+            d_outputs = _steps(d_columns, batch)
             d_kernel = tf.cast(tf.matmul(columns, low), tf.float32)
             return d_outputs, d_kernel, tf.reduce_sum(d_logits, axis=(0, 1))
 
@@ -230,6 +227,11 @@ def _sigmoids_first(gates: Tensor) -> Tensor:
 def _columns(sequence: Tensor) -> Tensor:
     """From (T, N, B) to (N, T * B)."""
     return tf.reshape(tf.transpose(sequence, (1, 0, 2)), (sequence.shape[1], -1))
+
+
+def _steps(columns: Tensor, batch: int) -> Tensor:
+    """From (N, T * B) to (T, N, B)."""
+    return tf.transpose(tf.reshape(columns, (columns.shape[0], -1, batch)), (1, 0, 2))
 
 
 def _gradient(factor: Tensor, dz: Tensor) -> Tensor:
@@ -314,81 +316,85 @@ def _forward(
     return _stacked(outputs), c, tuple(record)
 
 
+Gradients = tuple[tuple[Tensor, ...], tuple[Tensor, ...]]
+"""Of weights, and of what went in."""
+
+
 def _backward(
-    back: Callable[[Tensor], tuple[Tensor, Sequence[Tensor]]],
-    weigh: Callable[[Tensor, Callable[[Tensor], Tensor]], tuple[Tensor, ...]],
+    to_h: Tensor,
+    finish: Callable[[Tensor, Callable[[Tensor], Tensor]], Gradients],
     record: Sequence[Tensor],
     d_outputs: Tensor,
     d_c: Tensor,
     c_last: Tensor,
-    more: int,
-) -> tuple[Tensor, Tensor, tuple[Tensor, ...], Sequence[Tensor]]:
+) -> tuple[Tensor, Tensor, tuple[Tensor, ...], tuple[Tensor, ...]]:
     """The loop backwards, in blocks of steps: dz, the gradient before the gates, is not kept for longer than a block.
 
     Args:
-        back: from dz of a step, (4H, B), to the gradient of the h before it, (H, B), and of whatever else
-            went in.
-        weigh: from dz of a block's steps, (4H, steps * B), and what takes those steps out of a (T, ...), to
-            their share of the weights' gradients.
+        to_h: (H, 4H), as the operands of the products: times dz of a step it is the gradient of the h before it.
+        finish: from dz of a block's steps, (4H, steps * B), and what takes those steps out of a (T, ...), to
+            their share of the weights' gradients, and the gradients of what went in, each (steps, ..., B).
         record: from `_forward`.
         d_outputs: (T, H, B), as the operands of the products.
         d_c: (H, B) float32, of the last c.
         c_last: (H, B) float32, the last c.
-        more: how much else went in.
 
     Returns:
-        The gradients of the first h and c (H, B), of the weights, float32, and of whatever else went in,
-        each (T, ..., B); of h and of what went in as the operands of the products.
+        The gradients of the first h and c (H, B), of the weights, float32, and of what went in, each (T, ..., B);
+        of h and of what went in as the operands of the products.
     """
     batch, operands = d_outputs.shape[2], d_outputs.dtype
     turns = _in_turns(d_outputs, c_last)
     per_block = _turns_in_block(turns.shape[0], turns.shape[1] * batch)
     blocks = turns.shape[0] // per_block
 
-    def block(number: Any, d_h: Tensor, d_c: Tensor, c: Tensor, others: Any, record: Sequence[Tensor]) -> Any:
-        def turn(t: Tensor, d_h: Tensor, d_c: Tensor, c: Tensor, arrays: Any, *record: Tensor) -> Any:
-            d_h, d_c, c, found, record = _turn_back(back, turns[number * per_block + t], d_h, d_c, c, record)
-            arrays = tuple(array.write(t, value) for array, value in zip(arrays, found, strict=True))
-            return t - 1, d_h, d_c, c, arrays, *record
+    def block(number: Any, d_h: Tensor, d_c: Tensor, c: Tensor, record: Sequence[Tensor]) -> Any:
+        def turn(t: Tensor, d_h: Tensor, d_c: Tensor, c: Tensor, array: Any, *record: Tensor) -> Any:
+            d_h, d_c, c, dz, record = _turn_back(to_h, turns[number * per_block + t], d_h, d_c, c, record)
+            return t - 1, d_h, d_c, c, array.write(t, dz), *record
 
-        arrays = tuple(tf.TensorArray(operands, per_block) for _ in range(1 + more))
-        _, d_h, d_c, c, arrays, *record = tf.while_loop(
-            lambda t, *_: t >= 0, turn, (per_block - 1, d_h, d_c, c, arrays, *record), parallel_iterations=1
-        )
-        dz, *found = map(_stacked, arrays)
-        others = tuple(array.write(number, value) for array, value in zip(others, found, strict=True))
-        shares = weigh(_columns(dz), lambda sequence: tf.reshape(sequence, (blocks, -1, *sequence.shape[1:]))[number])
-        return d_h, d_c, c, others, shares, record
-
-    def block_before(number: Tensor, d_h: Tensor, d_c: Tensor, c: Tensor, others: Any, sums: Any, *record: Any) -> Any:
-        d_h, d_c, c, others, shares, record = block(number, d_h, d_c, c, others, record)
-        sums = tuple(total + share for total, share in zip(sums, shares, strict=True))
-        return number - 1, d_h, d_c, c, others, sums, *record
-
-    others = tuple(tf.TensorArray(operands, blocks) for _ in range(more))
-    d_h, d_c, c, others, sums, record = block(blocks - 1, tf.zeros_like(d_outputs[0]), d_c, c_last, others, record)
-    if blocks > 1:
-        _, d_h, d_c, _, others, sums, *_ = tf.while_loop(
-            lambda number, *_: number >= 0,
-            block_before,
-            (blocks - 2, d_h, d_c, c, others, sums, *record),
+        _, d_h, d_c, c, array, *record = tf.while_loop(
+            lambda t, *_: t >= 0,
+            turn,
+            (per_block - 1, d_h, d_c, c, tf.TensorArray(operands, per_block), *record),
             parallel_iterations=1,
         )
-    return d_h, d_c, sums, [_stacked(array) for array in others]
+        dz = _columns(_stacked(array))
+        shares, found = finish(dz, lambda sequence: tf.reshape(sequence, (blocks, -1, *sequence.shape[1:]))[number])
+        return d_h, d_c, c, shares, found, record
+
+    def block_before(number: Tensor, d_h: Tensor, d_c: Tensor, c: Tensor, sums: Any, arrays: Any, *record: Any) -> Any:
+        d_h, d_c, c, shares, found, record = block(number, d_h, d_c, c, record)
+        sums = tuple(total + share for total, share in zip(sums, shares, strict=True))
+        arrays = tuple(array.write(number, value) for array, value in zip(arrays, found, strict=True))
+        return number - 1, d_h, d_c, c, sums, arrays, *record
+
+    last = blocks - 1
+    d_h, d_c, c, sums, found, record = block(last, tf.zeros_like(d_outputs[0]), d_c, c_last, record)
+    if blocks == 1:
+        return d_h, d_c, sums, found
+    arrays = tuple(tf.TensorArray(operands, blocks).write(last, value) for value in found)
+    _, d_h, d_c, _, sums, arrays, *_ = tf.while_loop(
+        lambda number, *_: number >= 0,
+        block_before,
+        (last - 1, d_h, d_c, c, sums, arrays, *record),
+        parallel_iterations=1,
+    )
+    return d_h, d_c, sums, tuple(map(_stacked, arrays))
 
 
 def _turn_back(
-    back: Callable[[Tensor], tuple[Tensor, Sequence[Tensor]]],
+    to_h: Tensor,
     d_outputs: Tensor,
     d_h: Tensor,
     d_c: Tensor,
     c: Tensor,
     record: Sequence[Tensor],
-) -> tuple[Tensor, Tensor, Tensor, list[Tensor], tuple[Tensor, ...]]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor, tuple[Tensor, ...]]:
     """The steps of one turn of the loop backwards.
 
     Args:
-        back: as in `_backward`.
+        to_h: as in `_backward`.
         d_outputs: of the turn's steps, (steps, H, B).
         d_h: of the last step's h, from the steps after it; (H, B) as the operands of the products.
         d_c: of the last step's c, (H, B) float32.
@@ -396,12 +402,12 @@ def _turn_back(
         record: from `_forward`, up to that step.
 
     Returns:
-        The gradients of the h and c before the turn, that c; those before the gates, (steps, 4H, B), and
-        of whatever else went in, (steps, ..., B); and what is left of the record.
+        The gradients of the h and c before the turn, that c; the gradients before the gates, (steps, 4H, B), as
+        the operands of the products; and what is left of the record.
     """
     (_, units, batch), operands = d_outputs.shape, d_outputs.dtype
     sigmoids, tanhs, states = record
-    found: list[tuple[Tensor, ...]] = []
+    found = []
     for d_output in reversed(tf.unstack(tf.cast(d_outputs, tf.float32))):
         sigmoids, sigmoid = _pop(sigmoids, (3 * units, batch))
         tanhs, g = _pop(tanhs, (units, batch))
@@ -420,7 +426,7 @@ def _turn_back(
             axis=0,
         )
         dz = tf.cast(dz, operands)
-        d_h, others = back(dz)
-        found.append((dz, *others))
+        found.append(dz)
+        d_h = tf.matmul(to_h, dz)
         d_c, c = d_c * f, c_before
-    return d_h, d_c, c, [tf.stack(values[::-1]) for values in zip(*found, strict=True)], (sigmoids, tanhs, states)
+    return d_h, d_c, c, tf.stack(found[::-1]), (sigmoids, tanhs, states)
