@@ -95,6 +95,24 @@ def faster_precision(rows: int, units: int) -> str:
     return "bfloat16" if seconds["bfloat16"] < 0.9 * seconds["float32"] else "float32"
 
 
+def dropped(outputs: Any, rate: Any, seed: Any) -> Any:
+    """Outputs of which a share is 0 and the others so much larger that the mean stays.
+
+    Dropout of Srivastava et al. (2014, JMLR 15), as `tf.nn.experimental.stateless_dropout` has it, with a mask of
+    16 random bits for each: of those it draws twice as many, and compares them as floats.
+
+    Args:
+        outputs: of any shape that is known.
+        rate: the share, a scalar tensor.
+        seed: two integers that the mask is a function of.
+    """
+    size = math.prod(outputs.shape)
+    words = tf.random.stateless_uniform(((size + 1) // 2,), seed, None, None, tf.uint32)
+    bits = tf.reshape(tf.reshape(tf.bitcast(words, tf.uint16), (-1,))[:size], outputs.shape)
+    kept = bits >= tf.cast(rate * (1 << 16), tf.uint16)
+    return outputs * tf.where(kept, tf.cast(1 / (1 - rate), outputs.dtype), tf.zeros((), outputs.dtype))
+
+
 class CharacterModel(keras.Model):  # type: ignore[misc]  # Keras has no types
     """The network that is trained: (ids, state) -> (logits, state).
 
@@ -114,6 +132,7 @@ class CharacterModel(keras.Model):  # type: ignore[misc]  # Keras has no types
         keras.utils.set_random_seed(seed)
         self.config = config
         self.dropout = dropout
+        self._dropout = tf.Variable(dropout, trainable=False)  # the same, where another value needs no new graph
         self.layout = layout
         # So that the first layer's projections of the characters, through its Glorot kernel, have variance 1: with
         # Keras' 0.05, hardly anything of a character reaches the gates until training has made it larger.
@@ -134,6 +153,11 @@ class CharacterModel(keras.Model):  # type: ignore[misc]  # Keras has no types
             layer.build((None, None, config.embedding if index == 0 else config.units))
         self.softmax.build((None, config.units))
         self.built = True
+
+    def set_dropout(self, dropout: float) -> None:
+        """Change the share that is dropped; graphs that were traced with 0, or where 0 follows, are void."""
+        self.dropout = dropout
+        self._dropout.assign(dropout)
 
     def zero_state(self, batch_size: int) -> TensorState:
         """The state at the start of a stream, for B streams."""
@@ -212,7 +236,7 @@ class CharacterModel(keras.Model):  # type: ignore[misc]  # Keras has no types
             new_state.append(tuple(layer_state))
             if self.dropout and dropout_seed is not None:
                 layer_seed = tf.random.experimental.stateless_fold_in(dropout_seed, index)
-                outputs = tf.nn.experimental.stateless_dropout(outputs, self.dropout, layer_seed)
+                outputs = dropped(outputs, self._dropout, layer_seed)
         if fast:
             logits = logits_of(outputs, *map(tf.convert_to_tensor, (self.softmax.kernel, self.softmax.bias)))
         else:

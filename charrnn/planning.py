@@ -43,6 +43,7 @@ class Job:
         run: the folder it is kept in.
         corpus: the text.
         settings: all of them, chosen or given.
+        dropout_is_guessed: from how often the text may be seen, which the first updates will tell better.
         resume: where the run stands, None for a new one.
         source: what a new run takes its first weights from, None where it learns from nothing.
         fresh: a run of that name is to be set aside.
@@ -53,6 +54,7 @@ class Job:
     run: Run
     corpus: Corpus
     settings: Settings
+    dropout_is_guessed: bool
     resume: Checkpoint | None
     source: Source | None
     fresh: bool
@@ -107,7 +109,12 @@ def _units(wanted: float, most: int) -> int:
 
 
 def dropout_for(characters: int, passes: float) -> float:
-    """Against learning a text by heart: the more, the more often it is seen and the shorter it is."""
+    """Against learning a text by heart: the more, the more often it is seen and the shorter it is.
+
+    Args:
+        characters: in the training part.
+        passes: over it, in the whole training.
+    """
     return round(min(0.6, max(0.0, 0.1 * math.log2(max(1, passes) * math.sqrt(1e6 / characters)) - 0.05)), 2)
 
 
@@ -262,7 +269,9 @@ def plan_training(
             )
     for line in notes:
         note(line)
-    return Job(run, corpus, settings, resume, source, fresh, *_commands(files, run.name, folder, device, save_every))
+    guessed = resume is None and not {"dropout", "epochs"} & given.keys()
+    commands = _commands(files, run.name, folder, device, save_every)
+    return Job(run, corpus, settings, guessed, resume, source, fresh, *commands)
 
 
 def load_last(run: Run) -> Checkpoint | None:

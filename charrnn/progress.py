@@ -7,11 +7,15 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, TextIO, cast
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from charrnn.checkpoint import Progress
 from charrnn.messages import one_line, say, show_controls
 from charrnn.runs import Report
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Line
+    from rich.progress import ProgressColumn, TextColumn
 
 Advance = Callable[[int], None]
 
@@ -39,6 +43,11 @@ class ProgressDisplay:
     def note(self, line: str) -> None:
         """Say something."""
         say(line)
+
+    @contextlib.contextmanager
+    def first_updates(self) -> Iterator[Callable[[int, float], None]]:
+        """Enter while the first updates measure the speed; the result is what `step` is later."""
+        yield self.step
 
     @contextlib.contextmanager
     def steps(self, progress: Progress, steps_per_epoch: int, characters_per_step: int) -> Iterator[None]:
@@ -86,6 +95,15 @@ class _Terminal:
         return getattr(self._file, name)
 
 
+def _text(template: str) -> TextColumn:
+    """A column of the live line."""
+    from rich.progress import TextColumn
+    from rich.table import Column
+
+    # Cropped: the ellipsis that it would else end in takes six columns where the locale is C.
+    return TextColumn(template, table_column=Column(no_wrap=True, overflow="crop"))
+
+
 class LiveDisplay(ProgressDisplay):
     """A live line at the bottom of a terminal, reports and samples scrolling above it."""
 
@@ -101,11 +119,26 @@ class LiveDisplay(ProgressDisplay):
         """Say something, above the live line."""
         self._console.print(one_line(line), markup=False, soft_wrap=True)
 
+    def _line(self, *columns: ProgressColumn) -> Line:
+        """What shows a task while it is entered, and then takes the line away."""
+        from rich.progress import Progress as Line
+
+        # No bar: a line as wide as the terminal could not be taken away after an echoed ^C.
+        return Line(*columns, console=self._console, transient=True)
+
+    @contextlib.contextmanager
+    def first_updates(self) -> Iterator[Callable[[int, float], None]]:
+        """A live line that turns while the first update is built, and then shows the loss."""
+        from rich.progress import SpinnerColumn
+
+        with self._line(SpinnerColumn("line"), _text("{task.description}")) as bar:  # "line" is ASCII
+            task = bar.add_task("building the network")
+            yield lambda step, loss: bar.update(task, description=f"loss {loss:.3f}  step {step:,}")
+
     @contextlib.contextmanager
     def steps(self, progress: Progress, steps_per_epoch: int, characters_per_step: int) -> Iterator[None]:
         """Enter while updates are made, from `progress` on."""
-        from rich.progress import Progress as Bar
-        from rich.progress import TextColumn, TimeRemainingColumn
+        from rich.progress import TimeRemainingColumn
         from rich.table import Column
 
         self._total_steps = progress.total_steps
@@ -115,13 +148,8 @@ class LiveDisplay(ProgressDisplay):
         self._val_loss = progress.best_loss
         self._first: tuple[float, int] | None = None  # time and step of the first update here
         self._shown = 0.0
-        self._bar = Bar(
-            TimeRemainingColumn(compact=True, table_column=Column(no_wrap=True, min_width=5)),
-            # Cropped: the ellipsis that it would else end in takes six columns where the locale is C.
-            TextColumn("left {task.description}", table_column=Column(no_wrap=True, overflow="crop")),
-            console=self._console,
-            transient=True,  # no bar: a line as wide as the terminal could not be taken away after an echoed ^C
-        )
+        time_left = TimeRemainingColumn(compact=True, table_column=Column(no_wrap=True, min_width=5))
+        self._bar = self._line(time_left, _text("left {task.description}"))
         with self._bar:
             self._task = self._bar.add_task("", total=progress.total_steps, completed=progress.step)
             yield
@@ -159,15 +187,7 @@ class LiveDisplay(ProgressDisplay):
     @contextlib.contextmanager
     def final_pass(self, characters: int) -> Iterator[Advance]:
         """A live line for the last pass."""
-        from rich.progress import Progress as Bar
-        from rich.progress import TextColumn
-        from rich.table import Column
-
-        column = TextColumn(
-            "{task.percentage:3.0f} % of scoring the best weights",
-            table_column=Column(no_wrap=True, overflow="crop"),
-        )
-        with Bar(column, console=self._console, transient=True) as bar:
+        with self._line(_text("{task.percentage:3.0f} % of scoring the best weights")) as bar:
             task = bar.add_task("", total=characters)
             yield lambda done: bar.advance(task, done)
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import statistics
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -99,6 +100,13 @@ class Trainer:
         self._evaluate = tf.function(self.model.loss_sum, autograph=False)
         self._validation = validation_streams(self.corpus.ids, self.corpus.validation_start, self.settings.seq_length)
 
+    def set_dropout(self, rate: float) -> None:
+        """Drop this share of every layer's outputs in the updates from here on."""
+        if bool(rate) != bool(self.settings.dropout):
+            self._update = tf.function(self._update_eagerly, autograph=False)
+        self.settings = dataclasses.replace(self.settings, dropout=rate)
+        self.model.set_dropout(rate)
+
     @property
     def characters_per_step(self) -> int:
         """B * T."""
@@ -188,11 +196,12 @@ class Trainer:
         loss, state = self._evaluate(*(tf.constant(array[:, window]) for array in self._validation), state)
         return float(loss), state
 
-    def begin(self, patience: float) -> tuple[list[float], Speed]:
+    def begin(self, patience: float, show: Callable[[int, float], None] = lambda *_: None) -> tuple[list[float], Speed]:
         """Make the first updates of a run whose length is not known, and measure what it is to be planned from.
 
         Args:
             patience: for how many seconds to make updates, three at the least.
+            show: told the number of updates made and the loss before the last of them.
 
         Returns:
             The loss before each of the updates, and the speed.
@@ -206,6 +215,7 @@ class Trainer:
             losses.append(self.update(step, learning_rate_at(step, None, self.settings.learning_rate), next(batches)))
             if step > 0:  # in the first it is traced
                 seconds.append(time.perf_counter() - before)
+            show(len(losses), losses[-1])
         streams, width = self._validation[0].shape
         state = self.model.zero_state(streams)
         self._validate_window(0, state)  # traced here

@@ -17,12 +17,12 @@ import numpy as np
 
 from charrnn import CharrnnError, checkpoint
 from charrnn.backend import Device, arithmetic, choose_device
-from charrnn.checkpoint import Checkpoint, CorpusIdentity, Progress
+from charrnn.checkpoint import Checkpoint, CorpusIdentity, Progress, Settings
 from charrnn.data import WARM_UP
 from charrnn.messages import plural
 from charrnn.model import Layout, choose_layout
 from charrnn.network import Array, Network, weight_shapes
-from charrnn.planning import Job, load_last
+from charrnn.planning import Job, dropout_for, load_last
 from charrnn.progress import ProgressDisplay
 from charrnn.runs import NotWrittenError, Report
 from charrnn.sampling import Choice, generate
@@ -79,7 +79,7 @@ class _Training:
         display: ProgressDisplay,
         request: StopRequest,
     ) -> None:
-        self.job, self.run, self.settings, self.corpus = job, job.run, job.settings, job.corpus
+        self.job, self.run, self.corpus = job, job.run, job.corpus
         self.config = job.settings.network(job.corpus.vocabulary)
         self.device = device
         self.layout = layout
@@ -120,10 +120,14 @@ class _Training:
                 )
             self.display.note(f"measuring the speed, to fit the training into {minutes:g} min")
             start, budget = time.monotonic(), 60 * minutes
-            losses, speed = self.trainer.begin(trial_seconds(budget))
+            with self.display.first_updates() as show:
+                losses, speed = self.trainer.begin(trial_seconds(budget), show)
             self.seconds_before = time.monotonic() - start
             left = budget - self.seconds_before
             total_steps = len(losses) + speed.steps_within(left, *self._sizes)
+            if self.job.dropout_is_guessed:
+                passes = total_steps / self.trainer.steps_per_epoch
+                self.trainer.set_dropout(dropout_for(len(self.corpus.training), passes))
             if total_steps < FEW_STEPS:
                 self.display.note(
                     f"{minutes:g} min are enough for {plural(total_steps, 'update')} of this network here, too few to "
@@ -161,6 +165,11 @@ class _Training:
             raise CharrnnError(
                 f"{error}; the training was not begun: make room there, or name another place with --checkpoints-dir"
             ) from None
+
+    @property
+    def settings(self) -> Settings:
+        """Of the run."""
+        return self.trainer.settings
 
     @property
     def _sizes(self) -> tuple[int, int]:

@@ -62,7 +62,7 @@ def train_charrnn(corpus: Corpus, minutes: float) -> None:
     """Train as `charrnn train --minutes` does, and print the losses."""
     from charrnn.backend import choose_device
     from charrnn.model import choose_layout
-    from charrnn.planning import default_settings, machine_speed
+    from charrnn.planning import default_settings, dropout_for, machine_speed
     from charrnn.schedule import learning_rate_at, trial_seconds
     from charrnn.trainer import Trainer
 
@@ -90,6 +90,7 @@ def train_charrnn(corpus: Corpus, minutes: float) -> None:
     total_steps = len(losses) + speed.steps_within(
         60 * minutes - clock.seconds, trainer.characters_per_step, trainer.validation_characters
     )
+    trainer.set_dropout(dropout_for(len(corpus.training), total_steps / trainer.steps_per_epoch))
     batches = trainer.batches(len(losses))
     for step in range(len(losses), total_steps):
         trainer.update(step, learning_rate_at(step, total_steps, settings.learning_rate), next(batches))

@@ -27,6 +27,14 @@ def test_a_terminal_gets_a_live_line_and_samples(folder: Path) -> None:
     assert "WARNING" not in output
 
 
+def test_a_terminal_shows_that_the_speed_is_being_measured(folder: Path) -> None:
+    output, code = on_terminal(folder, "train", "small.txt", *SMALL, "--minutes", "0.1")
+    assert code == 0, output
+    first = output.split("measuring the speed", 1)[1].split("epoch", 1)[0]
+    assert "building the network" in first
+    assert re.search(r"loss \d\.\d{3}  step \d", first)
+
+
 def test_no_color_is_heeded(folder: Path) -> None:
     output, code = on_terminal(folder, "train", "small.txt", *SMALL, "--epochs", "1", NO_COLOR="1")
     assert code == 0

@@ -110,6 +110,20 @@ def test_the_updates_that_the_speed_is_measured_with_are_those_of_any_run(traine
         np.testing.assert_array_equal(tensor, expected[name], name)
 
 
+@pytest.mark.parametrize("before", [0.0, 0.2])
+def test_dropout_that_is_set_later_is_that_of_a_run_that_began_with_it(trained: Path, before: float) -> None:
+    changed, other = (trainer_of(trained, epochs=1, units=16, embedding=8, dropout=rate) for rate in (before, 0.5))
+    batch = next(changed.batches(0))
+    start = other.weights(), other.training_tensors()
+    loss = changed.update(0, 0.001, batch)  # traced here
+    changed.restore(0, *start)
+    changed.set_dropout(0.5)
+    assert changed.settings == other.settings
+    assert loss != changed.update(0, 0.001, batch) == other.update(0, 0.001, batch)
+    for name, weight in changed.model.to_numpy().items():
+        np.testing.assert_array_equal(weight, other.model.to_numpy()[name], name)
+
+
 def test_training_begins_with_the_frequencies_of_characters(trained: Path) -> None:
     """What the network says before its first update, whatever came before: no symbol that the text never has."""
     trainer = trainer_of(trained, epochs=1, units=16, embedding=8, dropout=0.0)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import SMALL, Command, environment
+from conftest import PROJECT, SMALL, Command, environment
 
 from charrnn import checkpoint
 from charrnn.data import WARM_UP, read_bytes, read_corpus
@@ -359,6 +359,20 @@ def test_minutes_are_kept(tmp_path: Path, charrnn: Command, tales: str) -> None:
     assert saved.settings.minutes == 0.15
     assert saved.settings.epochs is None
     assert saved.progress.step == saved.progress.total_steps > 20
+
+
+def test_dropout_follows_from_the_updates_that_fit_into_the_minutes(tmp_path: Path, charrnn: Command) -> None:
+    """Not from how many were guessed before the speed was known: some ten times as many for so small a network."""
+    text = PROJECT / "data" / "tales.txt"
+    network = ("--units", "32", "--embedding", "16", "--precision", "float32")
+    result = charrnn("train", text, *network, "--minutes", "0.1")
+    assert result.returncode == 0, result.stderr
+    saved = checkpoint.load(tmp_path / "checkpoints/tales/last.safetensors")
+    trained_on = saved.progress.total_steps * saved.settings.batch_size * saved.settings.seq_length
+    characters = 0.9 * saved.corpus.characters
+    share = 0.1 * math.log2(trained_on / characters * math.sqrt(1e6 / characters)) - 0.05
+    assert saved.settings.dropout == pytest.approx(min(0.6, max(0, share)), abs=0.02)
+    assert checkpoint.load(tmp_path / "checkpoints/tales/best.safetensors").settings == saved.settings
 
 
 def test_a_file_of_twenty_lines_trains_and_a_shorter_one_is_told_the_minimum(tmp_path: Path, charrnn: Command) -> None:
