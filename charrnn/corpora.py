@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NoReturn, Protocol
 
 from charrnn import CharrnnError
 from charrnn.messages import plural
@@ -86,15 +86,17 @@ class Download:
 class StandardLibrary:
     """The sources of the running Python's own standard library, joined in the order of their names."""
 
-    _LEFT_OUT = frozenset(("test", "tests", "idle_test", "site-packages", "dist-packages"))
+    _LEFT_OUT = frozenset(("test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__"))
 
     @cached_property
     def _data(self) -> bytes:
         folder = Path(sysconfig.get_path("stdlib"))
-        files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*.py")}
-        data = b"".join(
-            _source(files[name]) for name in sorted(files) if not self._LEFT_OUT.intersection(name.split("/"))
-        )
+        paths: list[Path] = []
+        for parent, folders, names in os.walk(folder, onerror=_unreadable):
+            # Not even looked into: what is installed there may come and go meanwhile.
+            folders[:] = set(folders) - self._LEFT_OUT
+            paths += [Path(parent, name) for name in names if name.endswith(".py")]
+        data = b"".join(map(_source, sorted(paths, key=lambda path: path.relative_to(folder).as_posix())))
         if not data:
             raise CharrnnError(f"{folder}: has no Python sources: this Python was installed without them")
         return data
@@ -120,6 +122,10 @@ class StandardLibrary:
         return self._data
 
 
+def _unreadable(error: OSError) -> NoReturn:
+    raise CharrnnError(f"{error.filename}: cannot be read: {error.strerror or error}") from None
+
+
 def _source(path: Path) -> bytes:
     """A source file, ending in a newline; nothing if it is not UTF-8."""
     try:
@@ -128,7 +134,7 @@ def _source(path: Path) -> bytes:
     except UnicodeDecodeError:
         return b""
     except OSError as error:
-        raise CharrnnError(f"{path}: cannot be read: {error.strerror or error}") from None
+        _unreadable(error)
     return data if data.endswith(b"\n") or not data else data + b"\n"
 
 

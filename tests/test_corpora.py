@@ -19,7 +19,8 @@ import pytest
 import trustme
 from conftest import Command, corpus, environment
 
-from charrnn.corpora import TEXTS
+from charrnn import CharrnnError
+from charrnn.corpora import TEXTS, StandardLibrary
 
 DATA = b"The ferry leaves at six.\n" * 20_000
 
@@ -288,3 +289,16 @@ def test_pythons_own_sources_make_a_text_the_same_each_time(charrnn: Command, tm
     (tmp_path / "python.txt").write_bytes(b"changed")
     assert charrnn("corpus", "python").returncode == 1
     assert (tmp_path / "python.txt").read_bytes() == b"changed"
+
+
+def test_a_source_that_cannot_be_read_is_named_and_what_is_installed_is_not_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sysconfig, "get_path", lambda name: str(tmp_path))
+    (tmp_path / "site-packages").mkdir()
+    (tmp_path / "site-packages" / "gone.py").symlink_to("nowhere")
+    (tmp_path / "here.py").write_text("pass\n")
+    assert StandardLibrary().size == 5
+    (tmp_path / "gone.py").symlink_to("nowhere")
+    with pytest.raises(CharrnnError, match=r"gone\.py: cannot be read: No such file or directory"):
+        _ = StandardLibrary().size

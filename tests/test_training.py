@@ -362,7 +362,7 @@ def test_minutes_are_kept(tmp_path: Path, charrnn: Command, tales: str) -> None:
 
 
 def test_dropout_follows_from_the_updates_that_fit_into_the_minutes(tmp_path: Path, charrnn: Command) -> None:
-    """Not from how many were guessed before the speed was known: some ten times as many for so small a network."""
+    """Not from how many were guessed before the speed was known."""
     text = PROJECT / "data" / "tales.txt"
     network = ("--units", "32", "--embedding", "16", "--precision", "float32")
     result = charrnn("train", text, *network, "--minutes", "0.1")
@@ -370,7 +370,8 @@ def test_dropout_follows_from_the_updates_that_fit_into_the_minutes(tmp_path: Pa
     saved = checkpoint.load(tmp_path / "checkpoints/tales/last.safetensors")
     trained_on = saved.progress.total_steps * saved.settings.batch_size * saved.settings.seq_length
     characters = 0.9 * saved.corpus.characters
-    share = 0.1 * math.log2(trained_on / characters * math.sqrt(1e6 / characters)) - 0.05
+    passes = max(1, trained_on / characters)  # where the machine is busy it may not come to one
+    share = 0.1 * math.log2(passes * math.sqrt(1e6 / characters)) - 0.05
     assert saved.settings.dropout == pytest.approx(min(0.6, max(0, share)), abs=0.02)
     assert checkpoint.load(tmp_path / "checkpoints/tales/best.safetensors").settings == saved.settings
 
