@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import threading
+import time
+
 import numpy as np
 import pytest
 
@@ -58,6 +62,31 @@ def test_one_character_at_a_time_is_the_same_as_all_at_once(cell: str) -> None:
     for t in range(20):
         logits, state = network.forward(ids[:, t : t + 1], state)
         np.testing.assert_allclose(logits[:, 0], together[:, t], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize(("layers", "units"), [(2, 1024), (4, 600)])
+def test_a_large_network_reads_the_same_with_a_second_thread(cell: str, layers: int, units: int) -> None:
+    config = NetworkConfig(30, 8, units, layers, cell)
+    network = Network(config, random_weights(config))
+    ids = np.random.default_rng(2).integers(0, 30, (1, 40))
+    together, last = network.forward(ids, network.zero_state())
+    threads = threading.active_count()
+    reader = network.start(network.zero_state())
+    assert threading.active_count() == threads + ((os.cpu_count() or 1) > 1)
+    for t in range(20):
+        np.testing.assert_allclose(reader.read(ids[:, t]), together[:, t], rtol=0, atol=1e-4)
+    reader = network.start(reader.state())  # the first reader's thread ends
+    for t in range(20, 40):
+        np.testing.assert_allclose(reader.read(ids[:, t]), together[:, t], rtol=0, atol=1e-4)
+    for a, b in zip(sum(reader.state(), ()), sum(last, ()), strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-4)
+    del reader
+    for _ in range(500):
+        if threading.active_count() == threads:
+            break
+        time.sleep(0.01)
+    assert threading.active_count() == threads
 
 
 def test_a_state_is_not_changed_by_what_goes_on_from_it() -> None:
