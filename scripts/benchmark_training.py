@@ -10,9 +10,8 @@ of its updates without validations and saving. Prints a table, medians with leas
 writes it into docs/benchmarks.md.
 
 The limit is an update's matrix products and nothing else: of each layer and step of time one forwards and
-one backwards, of each layer one for its weights' gradient and, above the first, one for the gradient of what
-went in, and the softmax layer's three; in parts of the batch on a core each, in the faster of float32 and
-bfloat16, as charrnn lays them out.
+one backwards, of each layer one for its weights' gradient, and the softmax layer's three; in parts of the
+batch on a core each, in the faster of float32 and bfloat16, as charrnn lays them out.
 """
 
 from __future__ import annotations
@@ -209,12 +208,8 @@ def run_limit(layers: int, units: int, batch: int, length: int, seconds: float) 
             found = []
             for columns_of, dz, inputs, outputs, softmax, d_logits in parts:
                 for (forwards, backwards), x in zip(kernels, inputs, strict=True):
-                    # Backwards only the state's gradient has to wait for the step after it.
-                    to_inputs, to_h = backwards[:-units], backwards[-units:]
-                    found += [loop(forwards, x[:, :columns_of]), loop(to_h, dz[:, :columns_of])]
+                    found += [loop(forwards, x[:, :columns_of]), loop(backwards, dz[:, :columns_of])]
                     found.append(tf.matmul(x, dz, transpose_b=True))
-                    if len(to_inputs):
-                        found.append(tf.matmul(to_inputs, dz))
                 found.append(tf.matmul(tf.cast(outputs, tf.float32), tf.cast(softmax, tf.float32), transpose_a=True))
                 found.append(tf.matmul(softmax, d_logits, transpose_b=True))
                 found.append(tf.matmul(outputs, d_logits))
