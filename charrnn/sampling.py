@@ -187,7 +187,7 @@ class ParallelStreams:
         self._parts = [whole]
         self._sizes = [len(seeds)]
         weights = sum(math.prod(shape) for shape in weight_shapes(network.config).values())
-        if len(seeds) * weights >= _WORTH_TWO_THREADS and (os.cpu_count() or 1) > 1:
+        if len(seeds) > 1 and len(seeds) * weights >= _WORTH_TWO_THREADS and (os.cpu_count() or 1) > 1:
             from concurrent.futures import ThreadPoolExecutor
 
             self._thread = ThreadPoolExecutor(1)
