@@ -95,7 +95,9 @@ class Network:
         """Go on from a state, which is left unchanged, a character at a time."""
         cells = [self._cell(self._gates, *layer, part) for layer, part in zip(self._layers, state, strict=True)]
         beside = (len(cells) - 1) * self._gates * self.config.units
-        helped = len(state[0][0]) == 1 and beside >= _WORTH_A_HELPER and (os.cpu_count() or 1) > 1
+        # From rows that are multiplied one by one on, half a kernel gives the very numbers that the whole one does.
+        large = self.config.units >= _LONG_ROW and beside >= _WORTH_A_HELPER
+        helped = large and len(state[0][0]) == 1 and (os.cpu_count() or 1) > 1
         return (HelpedReader if helped else Reader)(self._table, self._gates, cells)
 
     def forward(self, ids: npt.NDArray[np.integer], state: State) -> tuple[Array, State]:
@@ -178,12 +180,17 @@ class HelpedReader(Reader):
 
         super().__init__(table, gates, cells)
         to_do: SimpleQueue[_Cell | None] = SimpleQueue()
-        done: SimpleQueue[None] = SimpleQueue()  # an entry for each layer in turn whose product is ready
+        # For each layer in turn: its product is ready, or what became of it.
+        done: SimpleQueue[BaseException | None] = SimpleQueue()
 
         def help_reader() -> None:
             while (cell := to_do.get()) is not None:
-                cell.multiply_recurrent()
-                done.put(None)
+                try:
+                    cell.multiply_recurrent()
+                except BaseException as error:  # a warning that is an error, say: the reader's to raise
+                    done.put(error)
+                else:
+                    done.put(None)
 
         for _ in cells:
             done.put(None)
@@ -195,7 +202,8 @@ class HelpedReader(Reader):
         """As `Reader.read`."""
         x: Array = self._table.take(ids, axis=0)[:, : self._gates].T
         for cell in self._cells:
-            self._done.get()
+            if (error := self._done.get()) is not None:
+                raise error
             cell.advance(x)
             self._to_do.put(cell)
             cell.multiply_above()
