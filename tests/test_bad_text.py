@@ -12,7 +12,6 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 from conftest import PROJECT, SMALL, Command, environment
 from hypothesis import given
@@ -154,10 +153,8 @@ def test_a_file_that_shrinks_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
     with meanwhile(shrink):
         for _ in range(200):
             [(_, data)] = read_bytes([str(path)])
-            # A page that is cut off or written just then may come from the kernel with zeros at its end.
-            assert data[: len(BLOCK)] == BLOCK
-            found, expected = (np.frombuffer(part, np.uint8) for part in (data, (BLOCK * 64)[: len(data)]))
-            assert ((found == expected) | (found == 0)).all()
+            assert len(data) >= len(BLOCK)
+            assert data == (BLOCK * 64)[: len(data)]
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs Unix")
