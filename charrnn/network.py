@@ -55,6 +55,11 @@ def state_parts(cell: str) -> tuple[str, ...]:
     return ("h", "c") if cell == "lstm" else ("h",)
 
 
+def available_cores() -> int:
+    """The processor's cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 class Network:
     """Embedding -> recurrent layers -> softmax logits, as NumPy arrays.
 
@@ -97,7 +102,7 @@ class Network:
         beside = (len(cells) - 1) * self._gates * self.config.units
         # From rows that are multiplied one by one on, half a kernel gives the very numbers that the whole one does.
         large = self.config.units >= _LONG_ROW and beside >= _WORTH_A_HELPER
-        helped = large and len(state[0][0]) == 1 and (os.cpu_count() or 1) > 1
+        helped = large and len(state[0][0]) == 1 and available_cores() > 1
         return (HelpedReader if helped else Reader)(self._table, self._gates, cells)
 
     def forward(self, ids: npt.NDArray[np.integer], state: State) -> tuple[Array, State]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -12,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from charrnn import CharrnnError
-from charrnn.network import Network, log_probabilities, weight_shapes
+from charrnn.network import Network, available_cores, log_probabilities, weight_shapes
 from charrnn.vocabulary import Ids, Vocabulary
 
 
@@ -187,7 +186,7 @@ class ParallelStreams:
         self._parts = [whole]
         self._sizes = [len(seeds)]
         weights = sum(math.prod(shape) for shape in weight_shapes(network.config).values())
-        if len(seeds) > 1 and len(seeds) * weights >= _WORTH_TWO_THREADS and (os.cpu_count() or 1) > 1:
+        if len(seeds) > 1 and len(seeds) * weights >= _WORTH_TWO_THREADS and available_cores() > 1:
             from concurrent.futures import ThreadPoolExecutor
 
             self._thread = ThreadPoolExecutor(1)

@@ -198,17 +198,16 @@ def limit_sampler(layers: int, units: int, streams: int, read: str) -> Sampler:
     weights = [weight for name, weight in model.weights.items() if name not in ("embedding", "layer0.kernel")]
     shares = np.ones((threads, sum(weight.size for weight in weights) // threads // 2 * 2), np.float32)
 
-    def reading(share: Any) -> Callable[[], Any]:
-        return {"dot": lambda: share.dot(share), "max": share.max, "integer max": share.view(np.int64).max}[read]
+    pool = ThreadPoolExecutor(threads)
+
+    def read_again(share: Any, times: int) -> None:
+        read_share = {"dot": lambda: share.dot(share), "max": share.max, "integer max": share.view(np.int64).max}[read]
+        for _ in range(times):
+            read_share()
 
     def sample(length: int) -> None:
-        def read_again(read_share: Callable[[], Any]) -> None:
-            for _ in range(length):
-                read_share()
+        list(pool.map(read_again, shares, [length] * threads))
 
-        list(pool.map(read_again, map(reading, shares)))
-
-    pool = ThreadPoolExecutor(threads)
     return sample
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 
@@ -66,19 +65,28 @@ def test_one_character_at_a_time_is_the_same_as_all_at_once(cell: str) -> None:
 
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize(("layers", "units"), [(2, 1024), (4, 600)])
-def test_a_large_network_reads_the_same_with_a_second_thread(cell: str, layers: int, units: int) -> None:
+def test_a_large_network_reads_the_same_with_a_second_thread(
+    cell: str, layers: int, units: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = NetworkConfig(30, 8, units, layers, cell)
     network = Network(config, random_weights(config))
     ids = np.random.default_rng(2).integers(0, 30, (1, 40))
     together, last = network.forward(ids, network.zero_state())
+    monkeypatch.setattr("charrnn.network.available_cores", lambda: 1)
+    alone = network.start(network.zero_state())
+    monkeypatch.setattr("charrnn.network.available_cores", lambda: 2)
     threads = set(threading.enumerate())
     reader = network.start(network.zero_state())
-    assert len(set(threading.enumerate()) - threads) == ((os.cpu_count() or 1) > 1)
+    assert len(set(threading.enumerate()) - threads) == 1
     for t in range(20):
-        np.testing.assert_allclose(reader.read(ids[:, t]), together[:, t], rtol=0, atol=1e-4)
+        logits = reader.read(ids[:, t])
+        assert (logits == alone.read(ids[:, t])).all()
+        np.testing.assert_allclose(logits, together[:, t], rtol=0, atol=1e-4)
     reader = network.start(reader.state())  # the first reader's thread ends
     for t in range(20, 40):
-        np.testing.assert_allclose(reader.read(ids[:, t]), together[:, t], rtol=0, atol=1e-4)
+        logits = reader.read(ids[:, t])
+        assert (logits == alone.read(ids[:, t])).all()
+        np.testing.assert_allclose(logits, together[:, t], rtol=0, atol=1e-4)
     for a, b in zip(sum(reader.state(), ()), sum(last, ()), strict=True):
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-4)
     del reader
@@ -89,7 +97,8 @@ def test_a_large_network_reads_the_same_with_a_second_thread(cell: str, layers: 
     assert threads.issuperset(threading.enumerate())
 
 
-def test_what_goes_wrong_in_the_second_thread_is_raised() -> None:
+def test_what_goes_wrong_in_the_second_thread_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("charrnn.network.available_cores", lambda: 2)
     config = NetworkConfig(30, 8, 1024, 2, "lstm")
     network = Network(config, random_weights(config) | {"layer0.recurrent_kernel": np.full((1024, 4096), 3e38, "f4")})
     reader = network.start(network.zero_state())

@@ -93,7 +93,7 @@ def test_two_threads_write_what_one_writes(monkeypatch: pytest.MonkeyPatch) -> N
 
     alone = written()
     monkeypatch.setattr("charrnn.sampling._WORTH_TWO_THREADS", 0)
-    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    monkeypatch.setattr("charrnn.sampling.available_cores", lambda: 2)
     together = written()
     for (text, logarithms), (expected, others) in zip(together, alone, strict=True):
         assert text == expected
