@@ -7,14 +7,16 @@ logits, state = network.forward(ids, network.zero_state(batch_size))
 from __future__ import annotations
 
 import os
-import threading
-import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from charrnn.blas import BlasThreads
 
 Array = npt.NDArray[np.float32]
 State = list[tuple[Array, ...]]
@@ -90,6 +92,7 @@ class Network:
             (_transposed(own, other), own_bias[:, None], other_bias[:, None])
             for (own, own_bias), (other, other_bias) in zip(recurrent, above, strict=True)
         ]
+        self._threads: dict[int, BlasThreads] = {}
 
     def zero_state(self, batch_size: int = 1) -> State:
         """The state before the first character, for B streams."""
@@ -99,11 +102,19 @@ class Network:
     def start(self, state: State) -> Reader:
         """Go on from a state, which is left unchanged, a character at a time."""
         cells = [self._cell(self._gates, *layer, part) for layer, part in zip(self._layers, state, strict=True)]
-        beside = (len(cells) - 1) * self._gates * self.config.units
-        # From rows that are multiplied one by one on, half a kernel gives the very numbers that the whole one does.
-        large = self.config.units >= _LONG_ROW and beside >= _WORTH_A_HELPER
-        helped = large and len(state[0][0]) == 1 and available_cores() > 1
-        return (HelpedReader if helped else Reader)(self._table, self._gates, cells)
+        return Reader(self._table, self._gates, cells, self._threads_for(cells))
+
+    def _threads_for(self, cells: Sequence[_Cell]) -> AbstractContextManager[None]:
+        """What each step of these cells is to be made within; kept, with what it knows, for others of their size."""
+        if not any(cell.h.shape[1] == 1 and cell.kernel.size >= _SHARED_OUT for cell in cells):
+            return nullcontext()
+        from charrnn.blas import BlasThreads  # smaller networks start without
+
+        size = sum(cell.kernel.size for cell in cells)
+        if size not in self._threads:
+            probe = np.cos(np.arange(self.config.units, dtype=np.float32))[:, None]
+            self._threads[size] = BlasThreads(lambda: [np.dot(cell.kernel, probe) for cell in cells])
+        return self._threads[size]
 
     def forward(self, ids: npt.NDArray[np.integer], state: State) -> tuple[Array, State]:
         """Read characters, one layer after the other.
@@ -121,11 +132,17 @@ class Network:
         for (kernel, recurrent_bias, bias), part in zip(self._layers, state, strict=True):
             cell = self._cell(gates, kernel[:gates], recurrent_bias, bias[:0], part)
             outputs = np.empty((*x.shape[:2], self.config.units), np.float32)  # (T, B, H)
+            threads = self._threads_for([cell])
+            with threads:
+                cell.multiply()
             for t in range(len(x)):
-                cell.step(x[t].T)
+                with threads:
+                    cell.step(x[t].T)
                 outputs[t] = cell.h.T
             new_state.append(cell.state())
-            x = outputs @ kernel[gates : gates + len(bias)].T + bias[:, 0]
+            # One product for all steps: NumPy would make one a step, and read the kernel anew for each.
+            above = outputs.reshape(-1, self.config.units) @ kernel[gates : gates + len(bias)].T + bias[:, 0]
+            x = above.reshape(*outputs.shape[:2], len(bias))
         return x.transpose(1, 0, 2), new_state
 
     def log_probabilities(self, ids: npt.NDArray[np.integer], state: State) -> tuple[npt.NDArray[np.float64], State]:
@@ -152,13 +169,20 @@ class Reader:
 
     What a step works on has a column for each stream: a product of kernel and state, in this order, is what
     BLAS is fastest at, for one stream and for many; and the gates are rows that lie together.
+
+    Attributes:
+        threads: what each step is made within.
     """
 
-    def __init__(self, table: Array, gates: int, cells: list[_Cell]) -> None:
-        """Take the first layer's input table, (V, gates or more), and the layers."""
+    def __init__(self, table: Array, gates: int, cells: list[_Cell], threads: AbstractContextManager[None]) -> None:
+        """Take the first layer's input table, (V, gates or more), the layers, and what to make steps within."""
         self._table = table
         self._gates = gates
         self._cells = cells
+        self.threads = threads
+        with threads:
+            for cell in cells:
+                cell.multiply()
 
     def state(self) -> State:
         """A copy of it, as `Network.start` takes it."""
@@ -167,52 +191,10 @@ class Reader:
     def read(self, ids: npt.NDArray[np.integer]) -> Array:
         """Read one character of each stream, (B,): logits of the next, (B, V), until the next call."""
         x: Array = self._table.take(ids, axis=0)[:, : self._gates].T
-        for cell in self._cells:
-            cell.step(x)
-            x = cell.above
-        return x.T
-
-
-class HelpedReader(Reader):
-    """One stream, with a second thread that multiplies what is only needed for the next character.
-
-    That is each layer's recurrent kernel, while this thread goes on to the layers above. The numbers are the same.
-    """
-
-    def __init__(self, table: Array, gates: int, cells: list[_Cell]) -> None:
-        """As `Reader`."""
-        from queue import SimpleQueue  # a few large networks want it: the others start without
-
-        super().__init__(table, gates, cells)
-        to_do: SimpleQueue[_Cell | None] = SimpleQueue()
-        # For each layer in turn: its product is ready, or what became of it.
-        done: SimpleQueue[BaseException | None] = SimpleQueue()
-
-        def help_reader() -> None:
-            while (cell := to_do.get()) is not None:
-                try:
-                    cell.multiply_recurrent()
-                except BaseException as error:  # a warning that is an error, say: the reader's to raise
-                    done.put(error)
-                else:
-                    done.put(None)
-
-        for _ in cells:
-            done.put(None)
-        self._to_do, self._done = to_do, done
-        threading.Thread(target=help_reader, daemon=True).start()
-        weakref.finalize(self, to_do.put, None)
-
-    def read(self, ids: npt.NDArray[np.integer]) -> Array:
-        """As `Reader.read`."""
-        x: Array = self._table.take(ids, axis=0)[:, : self._gates].T
-        for cell in self._cells:
-            if (error := self._done.get()) is not None:
-                raise error
-            cell.advance(x)
-            self._to_do.put(cell)
-            cell.multiply_above()
-            x = cell.above
+        with self.threads:
+            for cell in self._cells:
+                cell.step(x)
+                x = cell.above
         return x.T
 
 
@@ -226,19 +208,17 @@ def log_probabilities(logits: Array, ids: npt.NDArray[np.integer]) -> npt.NDArra
 
 _CACHE_LINE = 64  # bytes
 _SMALL_PRODUCT = 1_000_000  # multiplications up to which OpenBLAS, with AVX-512, does not rearrange the factors first
-_WORTH_A_HELPER = 1_000_000  # multiplications a step beside the helper's from which two threads were faster than one
-_LONG_ROW = 512  # numbers from which a row alone is multiplied as fast as four together
+_SHARED_OUT = 450_000  # numbers of a kernel from which OpenBLAS shares out its product with one stream's h
 _Product = Callable[[Array, Array, Array], Any]
 
 
 def _block(rows: int, units: int, streams: int) -> int:
     """How many rows of a kernel, (rows, units), to multiply at once.
 
-    One stream: long rows one by one, so that memory is read in one sweep; that counts where the cache is too small.
-    Several: so few that OpenBLAS does not rearrange them first, which is not worth it for one use.
+    One stream: all. Several: so few that OpenBLAS does not rearrange them first, which is not worth it for one use.
     """
     if streams == 1:
-        return 1 if units >= _LONG_ROW else rows
+        return rows
     small = (n for n in (128, 64, 32, 16) if rows % n == 0 and n * units * streams <= _SMALL_PRODUCT)
     return next(small, rows)
 
@@ -264,8 +244,9 @@ class _Cell:
     """One recurrent layer of B streams; all it has are columns, one a stream.
 
     Attributes:
-        h: its output, (H, B); each step overwrites it.
+        h: its output, (H, B); each step overwrites it. It is to be multiplied before the first.
         above: the projection of h for what is above, biased; each step overwrites it.
+        kernel: what h is multiplied by, in blocks if it is for several streams.
     """
 
     def __init__(self, gates: int, kernel: Array, recurrent_bias: Array, bias: Array, state: tuple[Array, ...]) -> None:
@@ -284,22 +265,17 @@ class _Cell:
         self.h: Array = state[0].T.copy()
         units, streams = self.h.shape
         rows = gates + len(bias)
-        if streams == 1:
-            kernel = kernel[:rows]
         product: Array = np.empty((len(kernel), streams), np.float32)
         self._recurrent, self.above = product[:gates], product[gates:rows]
         block = _block(len(kernel), units, streams)
         blocks = len(kernel) // block
         if blocks == 1:
             self._multiply: _Product = np.dot  # has less to look at than matmul
-            self._kernel, self._product = kernel, product
+            self.kernel, self._product = kernel, product
         else:
             self._multiply = np.matmul
-            self._kernel = kernel.reshape(blocks, block, units)
+            self.kernel = kernel.reshape(blocks, block, units)
             self._product = product.reshape(blocks, block, streams)
-        self._multiply(self._kernel, self.h, self._product)
-        if streams == 1:  # in blocks of one row, or in one block
-            self._halves = [(self._kernel[part], self._product[part]) for part in (slice(gates), slice(gates, None))]
 
     @staticmethod
     def arrange(weight: Array) -> Array:
@@ -310,21 +286,14 @@ class _Cell:
         """A copy of what goes on to the next step, each (B, H)."""
         return (self.h.T.copy(),)
 
+    def multiply(self) -> None:
+        """Make of h what the next step needs, and what is above, but for its bias."""
+        self._multiply(self.kernel, self.h, self._product)
+
     def step(self, x: Array) -> None:
         """Take the projection of the input, (gates, B)."""
         self.advance(x)
-        self._multiply(self._kernel, self.h, self._product)
-        np.add(self.above, self._bias, self.above)
-
-    def multiply_recurrent(self) -> None:
-        """The part of a step of one stream that the next one needs."""
-        kernel, product = self._halves[0]
-        self._multiply(kernel, self.h, product)
-
-    def multiply_above(self) -> None:
-        """The part of a step of one stream that what is above needs."""
-        kernel, product = self._halves[1]
-        self._multiply(kernel, self.h, product)
+        self.multiply()
         np.add(self.above, self._bias, self.above)
 
     def advance(self, x: Array) -> None:

@@ -10,7 +10,7 @@ softmax(logits / 0.8). Prints a table of each shape, medians with least and most
 into docs/benchmarks_sampling.md.
 
 The limit of one stream is the time to read the weights that a character needs, once: as fast as a buffer of
-that size is read again and again on as many threads as charrnn uses: one, two for a large network.
+that size is read again and again on as many threads as charrnn may use: all cores for a large network, else one.
 """
 
 from __future__ import annotations
@@ -189,11 +189,13 @@ def limit_sampler(layers: int, units: int, streams: int, read: str) -> Sampler:
     import numpy as np
     from _machine import untrained
 
-    from charrnn.network import HelpedReader, Network
+    from charrnn.blas import BlasThreads
+    from charrnn.network import Network
 
     model = untrained(layers, units)
     network = Network(model.config, model.weights)
-    threads = 2 if isinstance(network.start(network.zero_state(streams)), HelpedReader) else 1
+    is_shared_out = isinstance(network.start(network.zero_state(streams)).threads, BlasThreads)
+    threads = max(THREADS) if is_shared_out else 1
     # The first layer's input projection is a row of a table, not a product.
     weights = [weight for name, weight in model.weights.items() if name not in ("embedding", "layer0.kernel")]
     shares = np.ones((threads, sum(weight.size for weight in weights) // threads // 2 * 2), np.float32)
@@ -248,17 +250,22 @@ def measure(contender: str, setting: dict[str, Any], shape: tuple[int, int], str
 
 
 class Processes:
-    """A process for each contender and number of threads."""
+    """A process for each contender, number of threads and number of streams."""
 
     def __init__(self) -> None:
-        self._pools: dict[tuple[str, int], ProcessPoolExecutor] = {}
+        self._pools: dict[tuple[str, int, int], ProcessPoolExecutor] = {}
 
-    def measure(self, contender: str, setting: dict[str, Any], *arguments: Any) -> float:
+    def measure(
+        self, contender: str, setting: dict[str, Any], shape: tuple[int, int], streams: int, seconds: float
+    ) -> float:
         """As `measure`, in the contender's process."""
-        key = contender, setting.get("threads", 1)
+        key = contender, setting.get("threads", 1), streams
         if key not in self._pools:
+            # As `charrnn sample` has it: one thread of OpenBLAS for several samples, for one as many as are fastest.
+            os.environ["OPENBLAS_NUM_THREADS"] = str(max(THREADS) if key == ("charrnn", 1, 1) else 1)
             self._pools[key] = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
-        return self._pools[key].submit(measure, contender, setting, *arguments).result()
+            self._pools[key].submit(os.getpid).result()  # it begins with this environment
+        return self._pools[key].submit(measure, contender, setting, shape, streams, seconds).result()
 
 
 @click.command(help=__doc__)
@@ -268,10 +275,8 @@ def main(rounds: int, seconds: float) -> None:
     """Measure, print and write."""
     from _machine import machine, write_results
 
-    # What slows OpenBLAS down on some machines, and the one thread that `charrnn sample` gives it.
-    for name in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):
+    for name in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):  # they slow OpenBLAS down on some machines
         os.environ.pop(name, None)
-    os.environ["OPENBLAS_NUM_THREADS"] = "1"
     processes = Processes()
     lines = [f"{machine()}; medians of {rounds}, least and most in brackets"]
     print(lines[0])
