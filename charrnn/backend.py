@@ -20,7 +20,6 @@ import numpy as np
 
 from charrnn import CharrnnError
 from charrnn.messages import plural
-from charrnn.network import available_cores
 
 
 @contextlib.contextmanager
@@ -90,7 +89,7 @@ def choose_device(wanted: str | None) -> Device:
             "the CUDA libraries (python -m pip install '.[cuda]' in charrnn's folder); "
             "or leave --device out to train on the CPU"
         )
-    cores = available_cores()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if wanted == "cpu" or not _GPUS:
         tf.config.set_visible_devices([], "GPU")
         return Device(f"the CPU ({plural(cores, 'core')})", False, cores)

@@ -1,19 +1,19 @@
-"""How many threads BLAS has for a step of one stream: as many as were fastest a moment ago.
+"""How many threads BLAS has for a step: as many as were fastest a moment ago.
 
 threads = BlasThreads(multiply)
 with threads:
     multiply()
 
 The threads of OpenBLAS, which NumPy brings, wait for each other at every product. On a machine with nothing else to
-do two of them read a large kernel in half the time of one; where another program has one of the cores, they can take
-tens of times as long as one. So neither number is right, and steps are timed.
+do two of them multiply by a large kernel in half the time of one; where another program has one of the cores, they
+can take tens of times as long as one. So neither number is right, and steps are timed.
 """
 
 from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,12 +33,14 @@ class FastestNumber:
 
     Attributes:
         number: of threads, for the next step.
+        seconds: of a step with each number, when it was last tried; 0 before.
     """
 
-    def __init__(self, numbers: Sequence[int]) -> None:
-        """Begin with the last of the numbers, and try the others after it."""
-        self._seconds = dict.fromkeys(reversed(numbers), 0.0)  # of a step; the number tried last comes last
-        self.number = numbers[-1]
+    def __init__(self, numbers: Sequence[int], known: Mapping[int, float]) -> None:
+        """Begin with the fastest of the numbers, by the known seconds of a step; and with those not known."""
+        # The number tried last comes last.
+        self.seconds = {number: known.get(number, 0.0) for number in reversed(numbers)}
+        self.number = min(self.seconds, key=self.seconds.__getitem__)
         self._blocks, self._steps, self._spent = 0, 0, 0.0
 
     def took(self, seconds: float) -> None:
@@ -46,11 +48,11 @@ class FastestNumber:
         self._steps += 1
         self._spent += seconds
         if self._spent >= _BLOCK_SECONDS and self._steps >= _BLOCK_STEPS:
-            del self._seconds[self.number]
-            self._seconds[self.number] = self._spent / self._steps
+            del self.seconds[self.number]
+            self.seconds[self.number] = self._spent / self._steps
             self._blocks, self._steps, self._spent = self._blocks + 1, 0, 0.0
             is_trial = self._blocks % _TRIAL_EVERY == 0
-            self.number = next(iter(self._seconds)) if is_trial else min(self._seconds, key=self._seconds.__getitem__)
+            self.number = next(iter(self.seconds)) if is_trial else min(self.seconds, key=self.seconds.__getitem__)
 
 
 class BlasThreads:
@@ -60,24 +62,26 @@ class BlasThreads:
     used, so that what is computed does not depend on what else the machine does.
     """
 
-    def __init__(self, multiply: Callable[[], Sequence[npt.NDArray[np.float32]]]) -> None:
+    def __init__(
+        self, multiply: Callable[[], Sequence[npt.NDArray[np.float32]]], similar: BlasThreads | None = None
+    ) -> None:
         """Find the numbers of threads that there are to choose from.
 
         Args:
             multiply: makes products as a step's; called once for each number.
+            similar: what such steps were made within before, to go on from what it knows.
         """
         self._libraries = [(library, library.num_threads) for library in _libraries()]
-        most = min((number for _, number in self._libraries), default=1)
         expected: list[bytes] = []
         numbers = []
-        for number in (1 << power for power in range(min(most, _MOST_THREADS).bit_length())):
+        for number in (1 << power for power in range(min(threads_now(), _MOST_THREADS).bit_length())):
             self._give(number)
             found = [product.tobytes() for product in multiply()]
             self._take_back(number)
             expected = expected or found
             if found == expected:
                 numbers.append(number)
-        self._choice = FastestNumber(numbers)
+        self._choice: FastestNumber = FastestNumber(numbers, similar._choice.seconds if similar else {})
 
     def _give(self, number: int) -> None:
         for library, before in self._libraries:
@@ -97,6 +101,11 @@ class BlasThreads:
     def __exit__(self, *_: object) -> None:
         self._choice.took(time.perf_counter() - self._began)
         self._take_back(self._given)
+
+
+def threads_now() -> int:
+    """How many BLAS has."""
+    return min((library.num_threads for library in _libraries()), default=1)
 
 
 @functools.cache

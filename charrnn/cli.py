@@ -344,8 +344,6 @@ def sample(
 
     --temperature, --top-k, --top-p and --min-p apply in this order.
     """
-    if count > 1:  # before NumPy comes: samples side by side have threads of their own
-        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     import charrnn.checkpoint
     from charrnn import sample_output
     from charrnn.network import Network

@@ -6,11 +6,10 @@ logits, state = network.forward(ids, network.zero_state(batch_size))
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -57,11 +56,6 @@ def state_parts(cell: str) -> tuple[str, ...]:
     return ("h", "c") if cell == "lstm" else ("h",)
 
 
-def available_cores() -> int:
-    """The processor's cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 class Network:
     """Embedding -> recurrent layers -> softmax logits, as NumPy arrays.
 
@@ -92,7 +86,7 @@ class Network:
             (_transposed(own, other), own_bias[:, None], other_bias[:, None])
             for (own, own_bias), (other, other_bias) in zip(recurrent, above, strict=True)
         ]
-        self._threads: dict[int, BlasThreads] = {}
+        self._threads: dict[int, tuple[tuple[int, int], BlasThreads]] = {}
 
     def zero_state(self, batch_size: int = 1) -> State:
         """The state before the first character, for B streams."""
@@ -105,16 +99,25 @@ class Network:
         return Reader(self._table, self._gates, cells, self._threads_for(cells))
 
     def _threads_for(self, cells: Sequence[_Cell]) -> AbstractContextManager[None]:
-        """What each step of these cells is to be made within; kept, with what it knows, for others of their size."""
-        if not any(cell.h.shape[1] == 1 and cell.kernel.size >= _SHARED_OUT for cell in cells):
+        """What each step of these cells is to be made within.
+
+        It is kept for others of their size; with other streams, or as many threads as NumPy is given meanwhile, they
+        go on from what it knows.
+        """
+        units, streams = cells[0].h.shape
+        least = _SHARED_OUT if streams > 1 else _SHARED_OUT_VECTOR
+        if not any(cell.kernel.size * streams >= least for cell in cells):
             return nullcontext()
-        from charrnn.blas import BlasThreads  # smaller networks start without
+        from charrnn.blas import BlasThreads, threads_now  # smaller networks start without
 
         size = sum(cell.kernel.size for cell in cells)
-        if size not in self._threads:
-            probe = np.cos(np.arange(self.config.units, dtype=np.float32))[:, None]
-            self._threads[size] = BlasThreads(lambda: [np.dot(cell.kernel, probe) for cell in cells])
-        return self._threads[size]
+        most = threads_now()
+        known_for, known = self._threads.get(size, (None, None))
+        if known is None or known_for != (streams, most):
+            probe = np.cos(np.arange(units * streams, dtype=np.float32)).reshape(units, streams)
+            known = BlasThreads(lambda: [np.dot(cell.kernel, probe) for cell in cells], known)
+            self._threads[size] = (streams, most), known
+        return known
 
     def forward(self, ids: npt.NDArray[np.integer], state: State) -> tuple[Array, State]:
         """Read characters, one layer after the other.
@@ -207,29 +210,19 @@ def log_probabilities(logits: Array, ids: npt.NDArray[np.integer]) -> npt.NDArra
 
 
 _CACHE_LINE = 64  # bytes
-_SMALL_PRODUCT = 1_000_000  # multiplications up to which OpenBLAS, with AVX-512, does not rearrange the factors first
-_SHARED_OUT = 450_000  # numbers of a kernel from which OpenBLAS shares out its product with one stream's h
-_Product = Callable[[Array, Array, Array], Any]
-
-
-def _block(rows: int, units: int, streams: int) -> int:
-    """How many rows of a kernel, (rows, units), to multiply at once.
-
-    One stream: all. Several: so few that OpenBLAS does not rearrange them first, which is not worth it for one use.
-    """
-    if streams == 1:
-        return rows
-    small = (n for n in (128, 64, 32, 16) if rows % n == 0 and n * units * streams <= _SMALL_PRODUCT)
-    return next(small, rows)
+_TILES = 96  # rows: whole ones of OpenBLAS for 1, 2 and 4 threads
+# Multiplications from which OpenBLAS shares out a product with one column, and one with several.
+_SHARED_OUT_VECTOR, _SHARED_OUT = 460_800, 262_144
 
 
 def _transposed(*kernels: Array) -> Array:
-    """Kernels of h, each (H, columns), as one (all columns, H), filled up with zeros to whole blocks.
+    """Kernels of h, each (H, columns), as one (all columns, H), filled up with zeros.
 
-    It starts where a cache line does, and is read the faster for it.
+    It starts where a cache line does, and is read the faster for it. And its rows are as many as let OpenBLAS add up
+    every product in the same order with 1, 2 or 4 threads.
     """
     units, columns = len(kernels[0]), sum(kernel.shape[1] for kernel in kernels)
-    rows = -(-columns // 32) * 32
+    rows = -(-columns // _TILES) * _TILES
     room = np.zeros(rows * units + _CACHE_LINE // 4, np.float32)
     first = -room.__array_interface__["data"][0] % _CACHE_LINE // 4
     stacked = room[first : first + rows * units].reshape(rows, units)
@@ -246,7 +239,7 @@ class _Cell:
     Attributes:
         h: its output, (H, B); each step overwrites it. It is to be multiplied before the first.
         above: the projection of h for what is above, biased; each step overwrites it.
-        kernel: what h is multiplied by, in blocks if it is for several streams.
+        kernel: what h is multiplied by.
     """
 
     def __init__(self, gates: int, kernel: Array, recurrent_bias: Array, bias: Array, state: tuple[Array, ...]) -> None:
@@ -255,7 +248,7 @@ class _Cell:
         Args:
             gates: rows of the recurrent kernel.
             kernel: what h is multiplied by, (at least gates + above, H): the recurrent kernel's rows, those
-                above; more to fill the last block.
+                above; more to fill it up.
             recurrent_bias: (gates, 1), of a GRU.
             bias: of what is above, (above, 1).
             state: (h, ...), each (B, H); copied.
@@ -263,19 +256,10 @@ class _Cell:
         self._recurrent_bias = recurrent_bias
         self._bias = bias
         self.h: Array = state[0].T.copy()
-        units, streams = self.h.shape
-        rows = gates + len(bias)
-        product: Array = np.empty((len(kernel), streams), np.float32)
-        self._recurrent, self.above = product[:gates], product[gates:rows]
-        block = _block(len(kernel), units, streams)
-        blocks = len(kernel) // block
-        if blocks == 1:
-            self._multiply: _Product = np.dot  # has less to look at than matmul
-            self.kernel, self._product = kernel, product
-        else:
-            self._multiply = np.matmul
-            self.kernel = kernel.reshape(blocks, block, units)
-            self._product = product.reshape(blocks, block, streams)
+        streams, rows = self.h.shape[1], gates + len(bias)
+        self.kernel = kernel
+        self._product: Array = np.empty((len(kernel), streams), np.float32)
+        self._recurrent, self.above = self._product[:gates], self._product[gates:rows]
 
     @staticmethod
     def arrange(weight: Array) -> Array:
@@ -288,7 +272,7 @@ class _Cell:
 
     def multiply(self) -> None:
         """Make of h what the next step needs, and what is above, but for its bias."""
-        self._multiply(self.kernel, self.h, self._product)
+        np.dot(self.kernel, self.h, self._product)
 
     def step(self, x: Array) -> None:
         """Take the projection of the input, (gates, B)."""

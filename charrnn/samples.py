@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from charrnn.network import Network
-from charrnn.sampling import Choice, ParallelStreams
+from charrnn.sampling import Choice, Streams
 from charrnn.vocabulary import Decoder, Ids, Vocabulary
 
 BATCH_SIZE = 64  # samples side by side: more take more memory and are not faster
@@ -124,7 +124,7 @@ class _Batch:
     ) -> None:
         self.vocabulary = vocabulary
         self.request = request
-        self._streams = ParallelStreams(network, vocabulary, request.prime, request.choice, seeds)
+        self._streams = Streams(network, vocabulary, request.prime, request.choice, seeds)
         self._stop = None if request.stop is None else _StopText(request.stop, len(vocabulary))
         self._scored = scored
         self._going = np.arange(len(seeds))  # (S,), the samples that have not ended

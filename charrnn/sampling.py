@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from charrnn import CharrnnError
-from charrnn.network import Network, available_cores, log_probabilities, weight_shapes
+from charrnn.network import Network, log_probabilities
 from charrnn.vocabulary import Ids, Vocabulary
 
 
@@ -98,7 +97,6 @@ class Choice:
 
 READ_CHUNK = 1000  # characters of a long text that are read at once: what keeps its memory bounded
 _DRAWN_AHEAD = 64  # random numbers of a stream that are drawn at once
-_WORTH_TWO_THREADS = 20_000_000  # products a step from which two threads were faster than one
 
 
 class Streams:
@@ -169,52 +167,6 @@ class Streams:
         self._reader = self._network.start([tuple(part[which] for part in layer) for layer in self._reader.state()])
         self._uniform = self._uniform[which]
         self._random = [random for random, kept in zip(self._random, which, strict=True) if kept]
-
-
-class ParallelStreams:
-    """Streams in two halves, a thread each, where that is faster: otherwise the same as `Streams`.
-
-    NumPy lets go of Python's lock while it computes. OpenBLAS' own threads would do the matrix products alone,
-    and wait for each other so hard that on a busy machine they are many times slower than one.
-    """
-
-    def __init__(
-        self, network: Network, vocabulary: Vocabulary, prime: Ids, choice: Choice, seeds: Sequence[int]
-    ) -> None:
-        """As `Streams`."""
-        whole = Streams(network, vocabulary, prime, choice, seeds)
-        self._parts = [whole]
-        self._sizes = [len(seeds)]
-        weights = sum(math.prod(shape) for shape in weight_shapes(network.config).values())
-        if len(seeds) > 1 and len(seeds) * weights >= _WORTH_TWO_THREADS and available_cores() > 1:
-            from concurrent.futures import ThreadPoolExecutor
-
-            self._thread = ThreadPoolExecutor(1)
-            is_first = np.arange(len(seeds)) < len(seeds) // 2
-            self._parts = [copy.copy(whole), whole]
-            self._sizes = [len(seeds) // 2, len(seeds) - len(seeds) // 2]
-            for part, which in zip(self._parts, (is_first, ~is_first), strict=True):
-                part.keep(which)
-
-    def step(self) -> npt.NDArray[np.intp]:
-        """Choose the next character of every stream: ids, (S,)."""
-        if len(self._parts) == 1:
-            return self._parts[0].step()
-        second = self._thread.submit(self._parts[1].step)
-        return np.concatenate([self._parts[0].step(), second.result()])
-
-    def log_probabilities(self) -> npt.NDArray[np.float64]:
-        """As `Streams.log_probabilities`."""
-        return np.concatenate([part.log_probabilities() for part in self._parts])
-
-    def keep(self, which: npt.NDArray[np.bool]) -> None:
-        """As `Streams.keep`."""
-        masks = np.split(which, np.cumsum(self._sizes)[:-1])
-        for part, mask in zip(self._parts, masks, strict=True):
-            part.keep(mask)
-        self._sizes = [int(mask.sum()) for mask in masks]
-        self._parts = [part for part, size in zip(self._parts, self._sizes, strict=True) if size]
-        self._sizes = [size for size in self._sizes if size]
 
 
 def beginning(vocabulary: Vocabulary, prime: Ids) -> Ids:

@@ -250,22 +250,20 @@ def measure(contender: str, setting: dict[str, Any], shape: tuple[int, int], str
 
 
 class Processes:
-    """A process for each contender, number of threads and number of streams."""
+    """A process for each contender and number of threads."""
 
     def __init__(self) -> None:
-        self._pools: dict[tuple[str, int, int], ProcessPoolExecutor] = {}
+        self._pools: dict[tuple[str, int], ProcessPoolExecutor] = {}
 
-    def measure(
-        self, contender: str, setting: dict[str, Any], shape: tuple[int, int], streams: int, seconds: float
-    ) -> float:
+    def measure(self, contender: str, setting: dict[str, Any], *arguments: Any) -> float:
         """As `measure`, in the contender's process."""
-        key = contender, setting.get("threads", 1), streams
+        key = contender, setting.get("threads", 1)
         if key not in self._pools:
-            # As `charrnn sample` has it: one thread of OpenBLAS for several samples, for one as many as are fastest.
-            os.environ["OPENBLAS_NUM_THREADS"] = str(max(THREADS) if key == ("charrnn", 1, 1) else 1)
+            # charrnn has what NumPy has without a setting; the limit's threads are its own.
+            os.environ["OPENBLAS_NUM_THREADS"] = str(max(THREADS) if contender == "charrnn" else 1)
             self._pools[key] = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
             self._pools[key].submit(os.getpid).result()  # it begins with this environment
-        return self._pools[key].submit(measure, contender, setting, shape, streams, seconds).result()
+        return self._pools[key].submit(measure, contender, setting, *arguments).result()
 
 
 @click.command(help=__doc__)

@@ -21,7 +21,7 @@ def numbers_taken(choice: FastestNumber, seconds_of: Callable[[int], float], len
 
 
 def test_nearly_all_steps_are_made_with_the_number_that_is_fastest_at_the_time() -> None:
-    choice = FastestNumber([1, 2, 4])
+    choice = FastestNumber([1, 2, 4], {})
     quiet = {1: 3e-4, 2: 2e-4, 4: 1e-4}
     busy = {1: 3e-4, 2: 8e-3, 4: 15e-3}  # threads wait until another program lets go of a core
     taken = numbers_taken(choice, quiet.__getitem__, 20)
@@ -33,7 +33,7 @@ def test_nearly_all_steps_are_made_with_the_number_that_is_fastest_at_the_time()
 
 
 def test_one_number_is_no_choice() -> None:
-    choice = FastestNumber([1])
+    choice = FastestNumber([1], {})
     assert numbers_taken(choice, lambda _: 1e-4, 5)[1] >= 5
 
 

@@ -63,32 +63,43 @@ def test_one_character_at_a_time_is_the_same_as_all_at_once(cell: str) -> None:
 
 
 @pytest.mark.parametrize("cell", CELLS)
-@pytest.mark.parametrize(("layers", "units"), [(1, 1024), (2, 600)])
+@pytest.mark.parametrize(("layers", "units"), [(1, 1024), (2, 512)])
+@pytest.mark.parametrize("streams", [1, 8])
 def test_a_large_network_reads_the_same_with_any_number_of_threads(
-    cell: str, layers: int, units: int, monkeypatch: pytest.MonkeyPatch
+    cell: str, layers: int, units: int, streams: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = NetworkConfig(30, 8, units, layers, cell)
     alone, network = (Network(config, random_weights(config)) for _ in range(2))
-    ids = np.random.default_rng(2).integers(0, 30, (1, 40))
+    ids = np.random.default_rng(2).integers(0, 30, (streams, 40))
     with threadpool_limits(1, "blas"):
-        expected, _ = alone.forward(ids, alone.zero_state())
-        reader = alone.start(alone.zero_state())
+        expected, _ = alone.forward(ids, alone.zero_state(streams))
+        reader = alone.start(alone.zero_state(streams))
         one_by_one = [reader.read(ids[:, t]).copy() for t in range(40)]
     np.testing.assert_allclose(np.stack(one_by_one, axis=1), expected, rtol=0, atol=1e-4)
     used = set()
 
     def take_turns(choice: FastestNumber, _: float) -> None:
         used.add(choice.number)
-        choice.number = choice.number * 2 % 7  # 1, 2, 4
+        numbers = sorted(choice.seconds)
+        choice.number = numbers[(numbers.index(choice.number) + 1) % len(numbers)]
 
     monkeypatch.setattr(FastestNumber, "took", take_turns)
     with threadpool_limits(4, "blas"):
-        found, _ = network.forward(ids, network.zero_state())
-        reader = network.start(network.zero_state())
+        found, _ = network.forward(ids, network.zero_state(streams))
+        reader = network.start(network.zero_state(streams))
         for t in range(40):
             assert (reader.read(ids[:, t]) == one_by_one[t]).all()
         assert {library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"} == {4}
-    assert used == {1, 2, 4}
+    assert used <= {1, 2, 4}
+    if streams == 1:  # of several, a BLAS may add up the products in another order for each number
+        assert used == {1, 2, 4}
+    used.clear()
+    with threadpool_limits(2, "blas"):  # what NumPy may use has changed meanwhile
+        reader = network.start(network.zero_state(streams))
+        for t in range(6):
+            assert (reader.read(ids[:, t]) == one_by_one[t]).all()
+        assert {library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"} == {2}
+    assert used <= {1, 2}
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
 
 

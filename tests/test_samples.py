@@ -81,26 +81,6 @@ def test_a_sample_does_not_depend_on_how_many_are_written() -> None:
     assert len(set(texts(many))) > BATCH_SIZE / 2
 
 
-def test_two_threads_write_what_one_writes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also when one of the halves has ended."""
-    vocabulary = Vocabulary("text", "\nabcdefgh")
-
-    def written() -> list[tuple[str, list[float]]]:
-        model = chain_model(vocabulary, "abcd", 2.0)
-        request = Request(vocabulary.encode("a"), 200, Choice(1.0), vocabulary.encode("c"))
-        samples = write_samples(Network(model.config, model.weights), vocabulary, request, range(9), scored=True)
-        return [("".join(sample.pieces()), sample.log_probabilities.tolist()) for sample in samples]
-
-    alone = written()
-    monkeypatch.setattr("charrnn.sampling._WORTH_TWO_THREADS", 0)
-    monkeypatch.setattr("charrnn.sampling.available_cores", lambda: 2)
-    together = written()
-    for (text, logarithms), (expected, others) in zip(together, alone, strict=True):
-        assert text == expected
-        np.testing.assert_allclose(logarithms, others, rtol=0, atol=1e-4)
-    assert len({len(text) for text, _ in alone}) >= 3
-
-
 def test_samples_can_be_read_in_any_order() -> None:
     samples = write(AB, "ab", 30, Choice(3.0), "bbb", count=3, noise=2.0)
     last_first = texts(samples[::-1])
