@@ -1,8 +1,7 @@
 """How many threads BLAS has for a step: as many as were fastest a moment ago.
 
 threads = BlasThreads(multiply)
-with threads:
-    multiply()
+threads.run(step, x)
 
 The threads of OpenBLAS, which NumPy brings, wait for each other at every product. On a machine with nothing else to
 do two of them multiply by a large kernel in half the time of one; where another program has one of the cores, they
@@ -11,18 +10,23 @@ can take tens of times as long as one. So neither number is right, and steps are
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVarTuple
 
 import numpy as np
 import numpy.typing as npt
+
+_Arguments = TypeVarTuple("_Arguments")
 
 _BLOCK_SECONDS = 0.025  # of steps that are timed together: longer than another program has a core for at a time
 _BLOCK_STEPS = 4  # at the least
 _TRIAL_EVERY = 64  # blocks; a bad one, and the moments until the machine has recovered from it, take as long as four
 _MOST_THREADS = 8
+_LOCK = threading.Lock()  # the number is that of the whole process: one step at a time
 
 
 class FastestNumber:
@@ -33,15 +37,17 @@ class FastestNumber:
 
     Attributes:
         number: of threads, for the next step.
-        seconds: of a step with each number, when it was last tried; 0 before.
+        seconds: of a step with each number, when it was last tried; 0 before. The number tried last comes last.
     """
 
-    def __init__(self, numbers: Sequence[int], known: Mapping[int, float]) -> None:
-        """Begin with the fastest of the numbers, by the known seconds of a step; and with those not known."""
-        # The number tried last comes last.
-        self.seconds = {number: known.get(number, 0.0) for number in reversed(numbers)}
+    def __init__(self, numbers: Sequence[int], similar: FastestNumber | None = None) -> None:
+        """Go on from what is known of similar steps, and begin with numbers of which nothing is known."""
+        known = similar.seconds if similar else {}
+        self.seconds: dict[int, float] = {number: 0.0 for number in reversed(numbers) if number not in known}
+        self.seconds |= {number: seconds for number, seconds in known.items() if number in numbers}
         self.number = min(self.seconds, key=self.seconds.__getitem__)
-        self._blocks, self._steps, self._spent = 0, 0, 0.0
+        self._blocks: int = similar._blocks if similar else 0
+        self._steps, self._spent = 0, 0.0
 
     def took(self, seconds: float) -> None:
         """Take into account how long a step took, with `number` threads."""
@@ -56,10 +62,11 @@ class FastestNumber:
 
 
 class BlasThreads:
-    """What a step is made within, so that it has the number of threads that it is fastest with.
+    """Makes steps with the number of threads that they are fastest with.
 
-    Outside of it NumPy has the number that it had. Numbers of threads that do not give the very same products are not
-    used, so that what is computed does not depend on what else the machine does.
+    Before and after a step NumPy has the number that it was given, and no step has more. Numbers of threads that do
+    not give the very same products are not used, so that what is computed does not depend on what else the machine
+    does.
     """
 
     def __init__(
@@ -69,43 +76,52 @@ class BlasThreads:
 
         Args:
             multiply: makes products as a step's; called once for each number.
-            similar: what such steps were made within before, to go on from what it knows.
+            similar: what made such steps before, to go on from what it knows.
         """
-        self._libraries = [(library, library.num_threads) for library in _libraries()]
         expected: list[bytes] = []
         numbers = []
-        for number in (1 << power for power in range(min(threads_now(), _MOST_THREADS).bit_length())):
-            self._give(number)
-            found = [product.tobytes() for product in multiply()]
-            self._take_back(number)
-            expected = expected or found
-            if found == expected:
-                numbers.append(number)
-        self._choice: FastestNumber = FastestNumber(numbers, similar._choice.seconds if similar else {})
+        with _LOCK:
+            for number in (1 << power for power in range(min(threads_now(), _MOST_THREADS).bit_length())):
+                with _limited(number):
+                    is_given = threads_now() == number
+                    found = [product.tobytes() for product in multiply()]
+                expected = expected or found
+                if is_given and found == expected:
+                    numbers.append(number)
+        self._choice: FastestNumber = FastestNumber(numbers or [1], similar._choice if similar else None)
 
-    def _give(self, number: int) -> None:
-        for library, before in self._libraries:
-            if number != before:  # it takes a microsecond or two
-                library.set_num_threads(number)
-
-    def _take_back(self, number: int) -> None:
-        for library, before in self._libraries:
-            if number != before:
-                library.set_num_threads(before)
-
-    def __enter__(self) -> None:
-        self._given = self._choice.number
-        self._give(self._given)
-        self._began = time.perf_counter()
-
-    def __exit__(self, *_: object) -> None:
-        self._choice.took(time.perf_counter() - self._began)
-        self._take_back(self._given)
+    def run(self, step: Callable[[*_Arguments], None], *arguments: *_Arguments) -> None:
+        """Make a step."""
+        with _LOCK:
+            most, chosen = threads_now(), self._choice.number
+            began = time.perf_counter()
+            if chosen == most:
+                step(*arguments)
+            else:
+                with _limited(chosen if chosen < most else 1):
+                    step(*arguments)
+            if chosen <= most:
+                self._choice.took(time.perf_counter() - began)
 
 
 def threads_now() -> int:
     """How many BLAS has."""
     return min((library.num_threads for library in _libraries()), default=1)
+
+
+@contextlib.contextmanager
+def _limited(number: int) -> Iterator[None]:
+    """Give BLAS so many threads: as `threadpoolctl.threadpool_limits`, which takes four times as long about it."""
+    before = [(library, library.num_threads) for library in _libraries()]
+    try:
+        for library, _ in before:
+            library.set_num_threads(number)
+        yield
+    finally:
+        for library, number_before in before:
+            library.set_num_threads(number_before)
+            if hasattr(library, "clear_controlling_thread"):  # or no other thread of Python could set a number
+                library.clear_controlling_thread()
 
 
 @functools.cache

@@ -6,8 +6,7 @@ logits, state = network.forward(ids, network.zero_state(batch_size))
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -62,6 +61,10 @@ class Network:
     The first layer's input projection is a table: (embedding @ kernel + bias), one row a character,
     so that a step looks a row up where it would multiply a vector by a matrix. What else multiplies a layer's
     output is one matrix: its recurrent kernel, for the next step, and below it the kernel of the layer above.
+
+    Attributes:
+        threads: for steps of so many weights: what makes them if they are large, for how many streams, and how many
+            threads NumPy had.
     """
 
     def __init__(self, config: NetworkConfig, weights: Mapping[str, Array]) -> None:
@@ -86,7 +89,7 @@ class Network:
             (_transposed(own, other), own_bias[:, None], other_bias[:, None])
             for (own, own_bias), (other, other_bias) in zip(recurrent, above, strict=True)
         ]
-        self._threads: dict[int, tuple[tuple[int, int], BlasThreads]] = {}
+        self.threads: dict[int, tuple[tuple[int, int], BlasThreads]] = {}
 
     def zero_state(self, batch_size: int = 1) -> State:
         """The state before the first character, for B streams."""
@@ -96,28 +99,28 @@ class Network:
     def start(self, state: State) -> Reader:
         """Go on from a state, which is left unchanged, a character at a time."""
         cells = [self._cell(self._gates, *layer, part) for layer, part in zip(self._layers, state, strict=True)]
-        return Reader(self._table, self._gates, cells, self._threads_for(cells))
+        return Reader(self._table, self._gates, cells, self._runner(cells))
 
-    def _threads_for(self, cells: Sequence[_Cell]) -> AbstractContextManager[None]:
-        """What each step of these cells is to be made within.
+    def _runner(self, cells: Sequence[_Cell]) -> Callable[..., None]:
+        """What is to call each step of these cells.
 
-        It is kept for others of their size; with other streams, or as many threads as NumPy is given meanwhile, they
-        go on from what it knows.
+        What makes steps of a large network is kept for others of its size; where the number of streams or of NumPy's
+        threads is another by then, a new one goes on from what it knows.
         """
         units, streams = cells[0].h.shape
         least = _SHARED_OUT if streams > 1 else _SHARED_OUT_VECTOR
         if not any(cell.kernel.size * streams >= least for cell in cells):
-            return nullcontext()
+            return _call
         from charrnn.blas import BlasThreads, threads_now  # smaller networks start without
 
         size = sum(cell.kernel.size for cell in cells)
         most = threads_now()
-        known_for, known = self._threads.get(size, (None, None))
+        known_for, known = self.threads.get(size, (None, None))
         if known is None or known_for != (streams, most):
             probe = np.cos(np.arange(units * streams, dtype=np.float32)).reshape(units, streams)
             known = BlasThreads(lambda: [np.dot(cell.kernel, probe) for cell in cells], known)
-            self._threads[size] = (streams, most), known
-        return known
+            self.threads[size] = (streams, most), known
+        return known.run
 
     def forward(self, ids: npt.NDArray[np.integer], state: State) -> tuple[Array, State]:
         """Read characters, one layer after the other.
@@ -135,12 +138,10 @@ class Network:
         for (kernel, recurrent_bias, bias), part in zip(self._layers, state, strict=True):
             cell = self._cell(gates, kernel[:gates], recurrent_bias, bias[:0], part)
             outputs = np.empty((*x.shape[:2], self.config.units), np.float32)  # (T, B, H)
-            threads = self._threads_for([cell])
-            with threads:
-                cell.multiply()
+            run = self._runner([cell])
+            run(cell.multiply)
             for t in range(len(x)):
-                with threads:
-                    cell.step(x[t].T)
+                run(cell.step, x[t].T)
                 outputs[t] = cell.h.T
             new_state.append(cell.state())
             # One product for all steps: NumPy would make one a step, and read the kernel anew for each.
@@ -172,20 +173,24 @@ class Reader:
 
     What a step works on has a column for each stream: a product of kernel and state, in this order, is what
     BLAS is fastest at, for one stream and for many; and the gates are rows that lie together.
-
-    Attributes:
-        threads: what each step is made within.
     """
 
-    def __init__(self, table: Array, gates: int, cells: list[_Cell], threads: AbstractContextManager[None]) -> None:
-        """Take the first layer's input table, (V, gates or more), the layers, and what to make steps within."""
+    def __init__(self, table: Array, gates: int, cells: list[_Cell], run: Callable[..., None]) -> None:
+        """Take the first layer's input table, (V, gates or more), the layers, and what is to call their steps."""
         self._table = table
         self._gates = gates
         self._cells = cells
-        self.threads = threads
-        with threads:
-            for cell in cells:
-                cell.multiply()
+        self._run = run
+        run(self._multiply)
+
+    def _multiply(self) -> None:
+        for cell in self._cells:
+            cell.multiply()
+
+    def _step(self, x: Array) -> None:
+        for cell in self._cells:
+            cell.step(x)
+            x = cell.above
 
     def state(self) -> State:
         """A copy of it, as `Network.start` takes it."""
@@ -193,12 +198,12 @@ class Reader:
 
     def read(self, ids: npt.NDArray[np.integer]) -> Array:
         """Read one character of each stream, (B,): logits of the next, (B, V), until the next call."""
-        x: Array = self._table.take(ids, axis=0)[:, : self._gates].T
-        with self.threads:
-            for cell in self._cells:
-                cell.step(x)
-                x = cell.above
-        return x.T
+        self._run(self._step, self._table.take(ids, axis=0)[:, : self._gates].T)
+        return self._cells[-1].above.T
+
+
+def _call(step: Callable[..., None], *arguments: Array) -> None:
+    step(*arguments)
 
 
 def log_probabilities(logits: Array, ids: npt.NDArray[np.integer]) -> npt.NDArray[np.float64]:
@@ -210,7 +215,7 @@ def log_probabilities(logits: Array, ids: npt.NDArray[np.integer]) -> npt.NDArra
 
 
 _CACHE_LINE = 64  # bytes
-_TILES = 96  # rows: whole ones of OpenBLAS for 1, 2 and 4 threads
+_TILES = 96  # rows: whole ones of OpenBLAS, whether 1, 2 or 4 threads share them
 # Multiplications from which OpenBLAS shares out a product with one column, and one with several.
 _SHARED_OUT_VECTOR, _SHARED_OUT = 460_800, 262_144
 
@@ -219,7 +224,7 @@ def _transposed(*kernels: Array) -> Array:
     """Kernels of h, each (H, columns), as one (all columns, H), filled up with zeros.
 
     It starts where a cache line does, and is read the faster for it. And its rows are as many as let OpenBLAS add up
-    every product in the same order with 1, 2 or 4 threads.
+    a product in the same order with 1, 2 or 4 threads; of several streams only if H is a multiple of 16.
     """
     units, columns = len(kernels[0]), sum(kernel.shape[1] for kernel in kernels)
     rows = -(-columns // _TILES) * _TILES

@@ -10,7 +10,7 @@ softmax(logits / 0.8). Prints a table of each shape, medians with least and most
 into docs/benchmarks_sampling.md.
 
 The limit of one stream is the time to read the weights that a character needs, once: as fast as a buffer of
-that size is read again and again on as many threads as charrnn may use: all cores for a large network, else one.
+that size is read again and again, on all cores if charrnn may use several threads for it, else on one.
 """
 
 from __future__ import annotations
@@ -189,13 +189,12 @@ def limit_sampler(layers: int, units: int, streams: int, read: str) -> Sampler:
     import numpy as np
     from _machine import untrained
 
-    from charrnn.blas import BlasThreads
     from charrnn.network import Network
 
     model = untrained(layers, units)
     network = Network(model.config, model.weights)
-    is_shared_out = isinstance(network.start(network.zero_state(streams)).threads, BlasThreads)
-    threads = max(THREADS) if is_shared_out else 1
+    network.start(network.zero_state(streams))
+    threads = max(THREADS) if network.threads else 1
     # The first layer's input projection is a row of a table, not a product.
     weights = [weight for name, weight in model.weights.items() if name not in ("embedding", "layer0.kernel")]
     shares = np.ones((threads, sum(weight.size for weight in weights) // threads // 2 * 2), np.float32)

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hypothesis import settings
+from threadpoolctl import threadpool_info
 
 from charrnn.checkpoint import Checkpoint, CorpusIdentity, Progress, Settings
 from charrnn.network import weight_shapes
@@ -25,6 +26,11 @@ CORPORA = PROJECT.parent / "shared" / "corpora"
 settings.register_profile("short", max_examples=200, deadline=None)
 settings.register_profile("long", max_examples=10_000, deadline=None)
 settings.load_profile("short")  # the other one: python -m pytest --hypothesis-profile long
+
+with_blas = pytest.mark.skipif(
+    not any(library["user_api"] == "blas" for library in threadpool_info()),
+    reason="NumPy's BLAS takes no number of threads",
+)
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 

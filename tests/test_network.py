@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
+from conftest import with_blas
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from charrnn.blas import FastestNumber
@@ -62,6 +66,7 @@ def test_one_character_at_a_time_is_the_same_as_all_at_once(cell: str) -> None:
         np.testing.assert_allclose(logits[:, 0], together[:, t], rtol=0, atol=1e-5)
 
 
+@with_blas
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize(("layers", "units"), [(1, 1024), (2, 512)])
 @pytest.mark.parametrize("streams", [1, 8])
@@ -86,21 +91,30 @@ def test_a_large_network_reads_the_same_with_any_number_of_threads(
     monkeypatch.setattr(FastestNumber, "took", take_turns)
     with threadpool_limits(4, "blas"):
         found, _ = network.forward(ids, network.zero_state(streams))
+        used.clear()
         reader = network.start(network.zero_state(streams))
         for t in range(40):
             assert (reader.read(ids[:, t]) == one_by_one[t]).all()
         assert {library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"} == {4}
-    assert used <= {1, 2, 4}
-    if streams == 1:  # of several, a BLAS may add up the products in another order for each number
-        assert used == {1, 2, 4}
+    # Of several streams another BLAS may add up the products in another order for each number.
+    is_known = streams == 1 or {"Haswell", "Zen"} & {library.get("architecture") for library in threadpool_info()}
+    assert used == {1, 2, 4} if is_known else used <= {1, 2, 4}
     used.clear()
     with threadpool_limits(2, "blas"):  # what NumPy may use has changed meanwhile
         reader = network.start(network.zero_state(streams))
         for t in range(6):
             assert (reader.read(ids[:, t]) == one_by_one[t]).all()
         assert {library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"} == {2}
-    assert used <= {1, 2}
+    assert used == {1, 2} if is_known else used <= {1, 2}
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
+
+
+def test_a_large_network_that_was_used_can_be_copied_and_sent() -> None:
+    config = NetworkConfig(30, 8, 512, 1, "lstm")
+    network = Network(config, random_weights(config))
+    expected = network.start(network.zero_state()).read(np.array([1])).copy()
+    for other in (pickle.loads(pickle.dumps(network)), copy.deepcopy(network)):
+        assert (other.start(other.zero_state()).read(np.array([1])) == expected).all()
 
 
 def test_a_state_is_not_changed_by_what_goes_on_from_it() -> None:
