@@ -73,7 +73,8 @@ def reference(logits: list[float], choice: Choice) -> list[float]:
 
 
 @given(
-    st.lists(st.sampled_from([-3.0, 0.0, 0.25, 1.0, 2.5]) | st.floats(-4, 4, width=32), min_size=1, max_size=9),
+    # Of 16 bits: two that are not equal differ by more than the rounding of the reference or of what is tested.
+    st.lists(st.sampled_from([-3.0, 0.0, 0.25, 1.0, 2.5]) | st.floats(-4, 4, width=16), min_size=1, max_size=9),
     st.floats(0.3, 3),
     st.none() | st.integers(1, 10),
     st.none() | st.floats(0.01, 0.99),
