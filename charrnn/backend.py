@@ -19,7 +19,9 @@ from pathlib import Path
 import numpy as np
 
 from charrnn import CharrnnError
+from charrnn.machine import usable_cores
 from charrnn.messages import plural
+from charrnn.surroundings import ignore_configuration
 
 
 @contextlib.contextmanager
@@ -45,13 +47,26 @@ def _stderr_held_back() -> Iterator[None]:
             os.close(stderr)
 
 
-os.environ["KERAS_BACKEND"] = "tensorflow"
+@contextlib.contextmanager
+def _without(module: str) -> Iterator[None]:
+    """Let nobody import a module: Keras does without matplotlib, which takes time and can fail by its configuration."""
+    if module in sys.modules:
+        yield
+        return
+    sys.modules[module] = None  # type: ignore[assignment]  # Python's own mark for it
+    try:
+        yield
+    finally:
+        del sys.modules[module]
+
+
+ignore_configuration()
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # what matters is raised as well
 if platform.machine().lower() in ("x86_64", "amd64"):
     # TensorFlow takes its faster set of CPU kernels by itself only where there is AVX512_VNNI (docs/speed.md, 22).
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 try:
-    with _stderr_held_back():
+    with _stderr_held_back(), _without("matplotlib"):
         import keras
         import tensorflow as tf
 
@@ -89,7 +104,7 @@ def choose_device(wanted: str | None) -> Device:
             "the CUDA libraries (python -m pip install '.[cuda]' in charrnn's folder); "
             "or leave --device out to train on the CPU"
         )
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = usable_cores()
     if wanted == "cpu" or not _GPUS:
         tf.config.set_visible_devices([], "GPU")
         return Device(f"the CPU ({plural(cores, 'core')})", False, cores)

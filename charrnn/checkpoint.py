@@ -29,7 +29,9 @@ from charrnn.data import Corpus
 from charrnn.network import GATES, Array, NetworkConfig, state_parts, weight_shapes
 from charrnn.vocabulary import VOCABULARY_KINDS, Vocabulary
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
+FORMATS = (2, 3)
+"""Those that can be read. A checkpoint of format 2 does not say which characters its model knows and its text has."""
 PRECISIONS = ("auto", "float32", "bfloat16")
 _METADATA_KEY = "charrnn"
 _MAX_HEADER = 1 << 24  # bytes: enough for 100 layers and every character of Unicode
@@ -116,6 +118,7 @@ class Checkpoint:
         weights: as `network.weight_shapes` names them: what samples, a moving average of those that are trained.
         training: the weights as the last update left them, the optimizer's moments and the carried state, as
             `training_shapes` names them; empty in a checkpoint that is only for sampling.
+        format: of the file that it is read from or written to.
     """
 
     settings: Settings
@@ -124,6 +127,7 @@ class Checkpoint:
     progress: Progress
     weights: Mapping[str, Array]
     training: Mapping[str, Array]
+    format: int = FORMAT_VERSION
 
     @property
     def config(self) -> NetworkConfig:
@@ -147,8 +151,14 @@ def training_shapes(settings: Settings, vocabulary: Vocabulary) -> dict[str, tup
 # --- writing ---------------------------------------------------------------------------------
 
 
-def write_atomically(path: Path, data: bytes) -> None:
+_NO_SYNC = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
+
+
+def write_atomically(path: Path, data: bytes) -> bool:
     """Replace a file so that whoever reads it sees the old or the new content, never a part.
+
+    Returns:
+        Whether the file system has synced it, so that it outlasts a power cut; some file systems cannot.
 
     Raises:
         OSError: it could not be written; the old content is still there.
@@ -161,13 +171,24 @@ def write_atomically(path: Path, data: bytes) -> None:
         with open(temporary, "xb") as file:
             file.write(data)
             file.flush()
-            os.fsync(file.fileno())
+            is_synced = _sync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):  # what made it fail is the error; `Run.prepare` clears away what is left
             temporary.unlink()
         raise
     sync_folder(path.parent)
+    return is_synced
+
+
+def _sync(descriptor: int) -> bool:
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_SYNC:
+            raise
+        return False
+    return True
 
 
 def sync_folder(folder: Path) -> None:
@@ -198,10 +219,12 @@ def _contents(checkpoint: Checkpoint) -> tuple[dict[str, Any], dict[str, tuple[i
     document = {
         "characters": vocabulary.characters if vocabulary.kind == "text" else None,
         "corpus": dataclasses.asdict(checkpoint.corpus),
-        "format": FORMAT_VERSION,
+        "format": checkpoint.format,
         "progress": dataclasses.asdict(checkpoint.progress),
         "settings": dataclasses.asdict(checkpoint.settings),
     }
+    if checkpoint.format >= 3:
+        document |= {"known": vocabulary.known, "seen": vocabulary.seen}
     tensors = {**checkpoint.weights, **checkpoint.training}
     body = b"".join(np.ascontiguousarray(tensors[name], "<f4").data for name in sorted(tensors))
     return document, {name: tensor.shape for name, tensor in tensors.items()}, body
@@ -300,14 +323,14 @@ def _read(file: BinaryIO, size: int) -> Checkpoint:
         raise _FormatError("truncated, or not a charrnn checkpoint (the file ends within its header)")
     head += file.read(header_size - 1)
     document = _document(head[8:])
-    _expect(
-        document.keys() == {"checksum", "corpus", "format", "progress", "settings", "characters"},
-        "unknown or missing keys in the configuration",
-    )
+    keys = {"checksum", "corpus", "format", "progress", "settings", "characters"}
+    if document["format"] >= 3:
+        keys |= {"known", "seen"}
+    _expect(document.keys() == keys, "unknown or missing keys in the configuration")
     settings = _dataclass(Settings, document["settings"])
     progress = _dataclass(Progress, document["progress"])
     corpus = _dataclass(CorpusIdentity, document["corpus"])
-    vocabulary = _vocabulary(settings, document["characters"])
+    vocabulary = _restricted(_vocabulary(settings, document["characters"]), document.get("known"), document.get("seen"))
     _check(settings, progress, corpus)
     checksum = document.pop("checksum")
     _expect(isinstance(checksum, str) and _is_checksum(checksum), "no checksum")
@@ -342,6 +365,7 @@ def _read(file: BinaryIO, size: int) -> Checkpoint:
         progress,
         weights={name: tensors[name] for name in weights},
         training={name: tensors[name] for name in training},
+        format=document["format"],
     )
 
 
@@ -363,10 +387,10 @@ def _document(header: bytes) -> dict[str, Any]:
     document = _json(text, "configuration")
     version = document.get("format")
     _expect(type(version) is int, "its format has no number")
-    if version != FORMAT_VERSION:
+    if version not in FORMATS:
         raise _FormatError(
-            f"written in checkpoint format {brief(version)}; this charrnn reads format "
-            f"{FORMAT_VERSION}: use the charrnn that wrote it"
+            f"written in checkpoint format {brief(version)}; this charrnn reads formats "
+            f"{FORMATS[0]} to {FORMATS[-1]}: use the charrnn that wrote it"
         )
     return document
 
@@ -412,6 +436,17 @@ def _vocabulary(settings: Settings, characters: Any) -> Vocabulary:
     _expect(not ((points >= 0xD800) & (points < 0xE000)).any(), "half a character in the vocabulary")
     _expect(bool(np.diff(np.sort(points)).all()), "a character stands twice in the vocabulary")
     return Vocabulary("text", characters)
+
+
+def _restricted(vocabulary: Vocabulary, known: Any, seen: Any) -> Vocabulary:
+    _expect(all(some is None or isinstance(some, str) for some in (known, seen)), "known or seen is not a text")
+    _expect(vocabulary.kind != "bytes" or known is seen is None, "known bytes")
+    everything = vocabulary.characters
+    restricted = vocabulary.restricted(everything if known is None else known, everything if seen is None else seen)
+    _expect((restricted.known, restricted.seen) == (known, seen), "known or seen characters in another order")
+    _expect(set(restricted.seen_characters) <= set(restricted.known_characters), "seen characters are not known")
+    _expect(seen != "" or vocabulary.kind == "ascii", "no seen characters")
+    return restricted
 
 
 def _check(settings: Settings, progress: Progress, corpus: CorpusIdentity) -> None:

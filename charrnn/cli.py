@@ -6,6 +6,7 @@ import contextlib
 import io
 import math
 import os
+import shlex
 import signal
 import sys
 import traceback
@@ -18,8 +19,8 @@ from typing import Any, TypeVar
 import click
 
 from charrnn import CharrnnError, __version__, corpora
-from charrnn.messages import one_line, say
-from charrnn.output import write_text
+from charrnn.messages import is_live, one_line, say, show_reading
+from charrnn.output import errors_for_stdout, write_text
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -217,35 +218,37 @@ def train(
         say(job)
         return
 
+    from charrnn.stopping import Stopped
+
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
-    with _waiting_for("loading TensorFlow"):
-        from charrnn.progress import choose_display
-        from charrnn.stopping import Stopped
-        from charrnn.training import train
     try:
-        train(job, device, save_every, choose_display())
+        with job.run.lock(say):
+            with _waiting_for("loading TensorFlow"):
+                from charrnn.progress import choose_display
+                from charrnn.training import train
+            train(job, device, save_every, choose_display())
     except Stopped as stopped:
         if stopped.progress is None:
             say("stopped while the training was set up: nothing is saved yet, the same command starts anew")
         else:
             say(
                 f"stopped at step {stopped.progress.step:,} of {stopped.progress.total_steps:,} and saved; "
-                f"continue with: {job.command}"
+                f"continue with: {job.commands.resume}"
             )
         raise click.exceptions.Exit(128 + stopped.signal) from None
-    say(f"sample from it with: {job.sample_command}")
+    say(f"sample from it with: {job.commands.sample}")
 
 
 @contextlib.contextmanager
 def _waiting_for(what: str) -> Iterator[None]:
     """Show what is waited for on a terminal, and take it away again."""
-    on_terminal = sys.stderr is not None and sys.stderr.isatty()
-    if on_terminal:
+    is_shown = is_live()
+    if is_shown:
         click.echo(f"{what} ...", err=True, nl=False)
     try:
         yield
     finally:
-        if on_terminal:
+        if is_shown:
             click.echo("\r" + " " * (len(what) + 4) + "\r", err=True, nl=False)
 
 
@@ -256,12 +259,16 @@ def _as_utf8(_: click.Context, __: click.Parameter, text: str | None) -> str | N
     return os.fsencode(text).decode("utf-8", "surrogateescape")
 
 
-@cli.command(short_help="Write new text from a trained model.")
-@click.option("--prime", callback=_as_utf8, help="Text to continue.  [default: none; starts as after a newline]")
+@cli.command(short_help="Write new text from a trained model.", context_settings={"allow_extra_args": True})
+@click.option(
+    "--prime",
+    callback=_as_utf8,
+    help=r"Text to continue, exactly as it is (\n stays two characters).  [default: none; starts as after a newline]",
+)
 @click.option("--prime-file", type=_PATH, metavar="PATH", help="File with the text to continue; - is standard input.")
 @click.option(
     "--length",
-    type=click.IntRange(min=0),
+    type=click.IntRange(0, 10**12),
     default=1000,
     show_default=True,
     help="New characters (code points); of a model of raw bytes, bytes.",
@@ -273,7 +280,7 @@ def _as_utf8(_: click.Context, __: click.Parameter, text: str | None) -> str | N
 )
 @click.option(
     "--count",
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, 10**9),
     default=1,
     show_default=True,
     help="Samples.  After each comes the text of --stop or else a line with % alone.",
@@ -322,7 +329,9 @@ def _as_utf8(_: click.Context, __: click.Parameter, text: str | None) -> str | N
 @click.option("--json", "as_json", is_flag=True, help="Write each sample as a line of JSON, with probabilities.")
 @_folder_option
 @_debug_option
+@click.pass_context
 def sample(
+    ctx: click.Context,
     prime: str | None,
     prime_file: str | None,
     length: int,
@@ -352,15 +361,20 @@ def sample(
     from charrnn.samples import Request, write_samples
     from charrnn.sampling import Choice
 
+    if ctx.args:
+        raise click.UsageError(
+            f"unexpected argument {ctx.args[0]!r}: --checkpoint {shlex.quote(ctx.args[0])} names a run, "
+            "--prime gives a text to continue"
+        )
     if prime is not None and prime_file is not None:
         raise click.UsageError("--prime and --prime-file exclude each other: give one of them.")
     alone = {"--against": against is not None, "--stop": stop is not None, "--count": count > 1, "--json": as_json}
     if interactive and (others := [option for option, given in alone.items() if given]):
         raise click.UsageError(f"--interactive and {others[0]} exclude each other: give one of them.")
-    path = find_checkpoint(checkpoint, folder)
+    path = find_checkpoint(checkpoint, folder, say)
     model = charrnn.checkpoint.load(path)
     if prime_file is not None:
-        prime = read_prime(prime_file, model.vocabulary)
+        prime = read_prime(prime_file, model.vocabulary, model.settings.encoding, say)
     request = Request(
         encode_prime(model.vocabulary, prime or "", unknown, say),
         length,
@@ -385,7 +399,9 @@ def sample(
         session = Session(network, model.vocabulary, request.choice, length, seed, unknown, write_text)
         session.run(None if prime is None else request.prime)
         return
-    samples = write_samples(network, model.vocabulary, request, range(seed, seed + count), scored=as_json)
+    errors = "replace" if as_json else errors_for_stdout()
+    seeds = range(seed, seed + count)
+    samples = write_samples(network, model.vocabulary, request, seeds, as_json, errors, show_reading)
     notes: list[str] = []
     samples = sample_output.with_notes(samples, request, model.vocabulary, notes.append)
     marks: Iterable[bool] = repeat(False)
@@ -410,17 +426,16 @@ def sample(
     metavar="PATH",
     help="A .png, .svg or .pdf file.  [default: loss.png in the run's folder; of several runs, beside the first]",
 )
-@click.option("--show", is_flag=True, help="Open a window too.")
 @_folder_option
 @_debug_option
-def plot_loss(runs: tuple[str, ...], out: str | None, show: bool, folder: str) -> None:
+def plot_loss(runs: tuple[str, ...], out: str | None, folder: str) -> None:
     """Draw the training and validation loss of runs (names or folders; default: the one last trained)."""
     from pathlib import Path
 
-    from charrnn.plotting import save_loss, show_window
+    from charrnn.plotting import save_loss
     from charrnn.runs import find_run
 
-    found = list(dict.fromkeys(find_run(name, folder) for name in runs or [None]))
+    found = list(dict.fromkeys(find_run(name, folder, say) for name in runs or [None]))
     names = [run.name for run in found]
     histories = {}
     for run in found:
@@ -429,11 +444,9 @@ def plot_loss(runs: tuple[str, ...], out: str | None, show: bool, folder: str) -
             raise CharrnnError(f"{run.history}: no validation was made yet, there is nothing to draw")
         histories[run.name if names.count(run.name) == 1 else str(run.folder)] = reports
     path = Path(out) if out else (found[0].folder if len(found) == 1 else found[0].folder.parent) / "loss.png"
-    save_loss(histories, path, show)
+    save_loss(histories, path)
     if sys.stdout is not None:
         write_text([f"{path}\n"])
-    if show:
-        show_window()
 
 
 def _say_lines(text: str) -> None:
@@ -478,6 +491,15 @@ def _fill_closed_descriptors() -> None:
 def main() -> None:
     """Run the command line; every way it ends has its exit code."""
     _fill_closed_descriptors()
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        say("Error: the current folder was deleted: change to one that is there")
+        sys.exit(1)
+    for variable in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"):
+        # NumPy's products are too small for several threads to help much, and where another program has one of the
+        # cores, several are tens of times as slow as one.
+        os.environ.setdefault(variable, "1")
     state = SimpleNamespace(debug=False)
     try:
         sys.exit(cli.main(standalone_mode=False, obj=state, prog_name="charrnn"))

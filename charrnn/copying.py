@@ -8,10 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from charrnn.data import Corpus, read_bytes, read_corpus
+from charrnn import CharrnnError
+from charrnn.data import decode, read_bytes
 from charrnn.messages import plural
+from charrnn.prime import normalised
 from charrnn.samples import Sample
-from charrnn.vocabulary import Ids, Note, Vocabulary
+from charrnn.vocabulary import Ids, Note, Vocabulary, ignore_note
 
 LEAST = 20  # characters in a run that counts as copied: shorter ones are a language's own turns
 _CHUNK = 1 << 18  # characters of the text looked at together: what bounds the memory
@@ -135,13 +137,13 @@ class Original:
 
     Attributes:
         name: how messages call it.
-        corpus: as a model's training text is read.
+        text: as a model's training text is read; of a model of bytes, bytes.
         vocabulary: the model's.
         ids: the text in that vocabulary, (M,), with one more id for all characters that it does not have.
     """
 
     name: str
-    corpus: Corpus
+    text: str | bytes
     vocabulary: Vocabulary
     ids: Ids
 
@@ -173,8 +175,9 @@ class Original:
             yield f'longest passage: {plural(copies.length, unit)}, line {self._line(copies.position):,}: "{shown}"'
 
     def _line(self, position: int) -> int:
-        newline = self.corpus.vocabulary.id_of("\n")
-        return 1 if newline is None else int((self.corpus.ids[:position] == newline).sum()) + 1
+        if isinstance(self.text, bytes):
+            return self.text.count(b"\n", 0, position) + 1
+        return self.text.count("\n", 0, position) + 1
 
 
 def read_original(file: str, vocabulary: Vocabulary, encoding: str) -> Original:
@@ -192,9 +195,12 @@ def read_original(file: str, vocabulary: Vocabulary, encoding: str) -> Original:
         CharrnnError: the file cannot be read or decoded, or is empty.
     """
     [(name, data)] = read_bytes([file])
-    corpus = read_corpus([(name, data)], vocabulary.kind, encoding, errors="replace")
-    ids = corpus.ids
-    if corpus.vocabulary != vocabulary:
-        known = [vocabulary.id_of(character) for character in corpus.vocabulary.characters]
-        ids = np.array([len(vocabulary) if id is None else id for id in known], np.uint32)[ids]
-    return Original(name, corpus, vocabulary, ids)
+    if vocabulary.kind == "bytes":
+        text: str | bytes = data
+        ids: Ids = np.frombuffer(data, np.uint8)
+    else:
+        text = normalised(name, decode(name, data, encoding, "replace"), vocabulary.unrestricted, ignore_note)
+        ids = vocabulary.encode(text, None if vocabulary.kind == "ascii" else len(vocabulary))
+    if not text:
+        raise CharrnnError(f"{name}: empty, there is nothing in it to compare with")
+    return Original(name, text, vocabulary, ids)

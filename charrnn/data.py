@@ -5,11 +5,15 @@ from __future__ import annotations
 import codecs
 import contextlib
 import hashlib
+import itertools
 import os
+import shlex
+import shutil
 import stat
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +26,8 @@ from charrnn.vocabulary import ASCII_EQUIVALENTS, Ids, Note, Vocabulary, count_c
 MAX_UNKNOWN_SHARE = 1 / 10_000
 
 VALIDATION_SHARE = 0.1
+MAX_NEVER_SEEN_SHARE = 0.01  # of the validation part's characters, before it is reported
+_LINES_LOOKED_AT = 1 << 18  # characters: enough to tell a sorted list
 WARM_UP = 256  # characters read before the first one that is scored
 _CHUNK = 1 << 20  # characters hashed at once
 
@@ -138,8 +144,7 @@ def decode(name: str, data: bytes, encoding: str = "utf-8", errors: str = "stric
         raise CharrnnError(
             f"{name}: byte 0x{data[error.start]:02x} at offset {error.start:,} "
             f"(line {_line_of(data, error.start):,}) is not valid {encoding.upper()}; try "
-            + ("--encoding latin-1 if the file is older than UTF-8" if encoding == "utf-8" else "another --encoding")
-            + ", or --errors replace to read such bytes as U+FFFD"
+            f"{_other_readings(data, error.start)}"
         ) from None
     except UnicodeError as error:
         raise CharrnnError(f"{name}: cannot be decoded as {encoding}: {error}") from None
@@ -175,6 +180,61 @@ def _binary(name: str, place: str) -> CharrnnError:
         f"{name}: has a NUL {place}, so it is a binary file or in another encoding; "
         "to train on it, use --vocabulary bytes for raw bytes, or name its --encoding"
     )
+
+
+# --- guessing an encoding --------------------------------------------------------------------
+
+_LOOKED_AT = 1 << 15  # bytes before and behind a place, from which its encoding is guessed
+_SHOWN = 15  # characters before and behind it that are shown as a guess reads them
+_LEAST_COHERENCE = 0.2  # of letters with those of a language, by charset-normalizer's measure
+_TIE = 0.05  # of coherence: guesses that are no further apart are equally good
+_WINDOWS_PUNCTUATION = b"\x85\x91\x92\x93\x94\x96\x97\xa0"
+"""Ellipsis, quotes, dashes and the fixed space, in every Windows code page for a Latin script."""
+
+
+def _other_readings(data: bytes, place: int) -> str:
+    """Which options may read a file that cannot be decoded.
+
+    Args:
+        data: the file.
+        place: of a byte that is not valid.
+    """
+    replace = "--errors replace to read such bytes as U+FFFD"
+    text = data.decode("utf-8", "replace")
+    invalid = text.count("\ufffd") - data.count("\ufffd".encode())
+    if not invalid:
+        return "--encoding utf-8"
+    if len(text) - len(text.encode("ascii", "ignore")) > 2 * invalid:  # UTF-8 but for a few bytes, or cut off
+        return replace
+    start = data.rfind(b"\n", 0, max(0, place - _LOOKED_AT)) + 1
+    end = data.find(b"\n", place + _LOOKED_AT)
+    encoding = _likely_encoding(data[start : None if end < 0 else end])
+    if encoding is not None:
+        with contextlib.suppress(UnicodeDecodeError):
+            data.decode(encoding)
+            before = data[:place].decode(encoding, "ignore")
+            behind = data[place : place + 4 * _SHOWN].decode(encoding, "ignore")
+            piece = " ".join(f"{before[-_SHOWN:]}{behind[:_SHOWN]}".split())
+            return f'--encoding {encoding}, which reads "{piece}" there, or {replace}'
+    return f"another --encoding, or {replace}"
+
+
+def _likely_encoding(piece: bytes) -> str | None:
+    """The encoding that charset-normalizer finds, None if it is not sure of one."""
+    if not set(piece) - set(range(0x80)) - set(_WINDOWS_PUNCTUATION):
+        return "cp1252"
+    import charset_normalizer  # 20 ms, for this message alone
+
+    found = [match for match in charset_normalizer.from_bytes(piece) if match.coherence > _LEAST_COHERENCE]
+    best = max((match.coherence for match in found), default=0.0)
+    found = [match for match in found if match.coherence > best - _TIE]
+    for match in found:
+        if {"cp1252", "latin_1"} & {match.encoding, *match.could_be_from_charset}:
+            return "cp1252"
+    if len(found) > 1:
+        # Code pages for Cyrillic have large letters where others have small ones: most letters of a text are small.
+        found = [match for match in found if sum(map(str.islower, str(match))) > sum(map(str.isupper, str(match)))]
+    return codecs.lookup(found[0].encoding).name if len(found) == 1 else None
 
 
 # --- corpus ----------------------------------------------------------------------------------
@@ -216,7 +276,7 @@ def read_corpus(
     encoding: str = "utf-8",
     errors: str = "strict",
     note: Note = ignore_note,
-    known: str = "",
+    model: Vocabulary | None = None,
 ) -> Corpus:
     """Decode text files, join them in the order given, choose the vocabulary, encode.
 
@@ -226,7 +286,8 @@ def read_corpus(
         encoding: of the files.
         errors: `strict` or `replace`, for invalid bytes.
         note: told, a line each, what was read, changed and chosen.
-        known: the characters of a model that goes on learning: a `text` vocabulary has them first, then the text's own.
+        model: the vocabulary of a model that goes on learning: a `text` vocabulary has its characters first, then the
+            text's own, and all that it knows stays known.
 
     Raises:
         CharrnnError: files that cannot be decoded or are empty.
@@ -238,7 +299,10 @@ def read_corpus(
         if not raw:
             raise nothing
         note(f"{names}: {plural(len(raw), 'byte')}")
-        return Corpus(np.frombuffer(raw, dtype=np.uint8), Vocabulary.bytes(), hashlib.sha256(raw).hexdigest())
+        corpus = Corpus(np.frombuffer(raw, dtype=np.uint8), Vocabulary.bytes(), hashlib.sha256(raw).hexdigest())
+        for line in unlike_notes(None, corpus, [name for name, _ in contents]):
+            note(line)
+        return corpus
 
     text = "".join(decode(name, data, encoding, errors, note) for name, data in contents)
     if not text:
@@ -255,9 +319,10 @@ def read_corpus(
             "(--vocabulary ascii would make that unknown)"
         )
     if kind == "text":
-        vocabulary = Vocabulary("text", "".join(dict.fromkeys([*known, *counts])))
+        vocabulary = Vocabulary("text", "".join(dict.fromkeys([*(model.characters if model else ""), *counts])))
     else:
         text = vocabulary.normalise(text, note)
+        counts = count_characters(text)
         if outside:
             shown = sorted(outside, key=lambda c: -outside[c])[:8]
             note(
@@ -269,7 +334,42 @@ def read_corpus(
     sha256 = hashlib.sha256()
     for start in range(0, len(text), _CHUNK):
         sha256.update(text[start : start + _CHUNK].encode("utf-8", "surrogatepass"))
-    return Corpus(vocabulary.encode(text), vocabulary, sha256.hexdigest())
+    vocabulary = vocabulary.restricted([*(model.known_characters if model else ""), *counts], counts)
+    corpus = Corpus(vocabulary.encode(text), vocabulary, sha256.hexdigest())
+    for line in unlike_notes(text, corpus, [name for name, _ in contents]):
+        note(line)
+    return corpus
+
+
+def unlike_notes(text: str | None, corpus: Corpus, files: Sequence[str]) -> Iterator[str]:
+    """Report what makes the validation part unlike the rest, and suggest to shuffle a list of short lines.
+
+    Args:
+        text: the whole text, None if it is bytes.
+        corpus: the same as ids.
+        files: as messages call them.
+    """
+    validation = corpus.ids[corpus.validation_start :]
+    never = np.bincount(corpus.training, minlength=len(corpus.vocabulary)) == 0
+    share = float(never[validation].mean()) if len(validation) else 0.0
+    lines = (text or "")[:_LINES_LOOKED_AT].split("\n")[:-1]
+    is_list = len(lines) >= 100 and sum(map(len, lines)) < 40 * len(lines)
+    ordered = sum(a.casefold() <= b.casefold() for a, b in itertools.pairwise(lines))
+    is_sorted = is_list and ordered > 0.95 * len(lines)
+    if share > MAX_NEVER_SEEN_SHARE:
+        yield (
+            f"{share:.1%} of the characters in the last tenth of the text, the validation part, never occur before it: "
+            "the validation loss will stay higher for it"
+        )
+    if is_sorted:
+        yield "the lines are in alphabetical order: the last tenth, the validation part, is unlike the rest"
+    if is_sorted or (is_list and share > MAX_NEVER_SEEN_SHARE):
+        first = Path(files[0])
+        shuffle = (
+            f"{'shuf' if shutil.which('shuf') else 'sort -R'} > {shlex.quote(f'{first.stem}-shuffled{first.suffix}')}"
+        )
+        how = "" if "standard input" in files else f": cat {shlex.join(files)} | {shuffle}"
+        yield f"if the order of the lines does not matter, shuffle them{how}"
 
 
 # --- windows ---------------------------------------------------------------------------------

@@ -16,8 +16,9 @@ from itertools import chain
 import numpy as np
 
 from charrnn import CharrnnError
-from charrnn.messages import plural, say
+from charrnn.messages import plural, say, show_reading
 from charrnn.network import Network
+from charrnn.output import errors_for_stdout
 from charrnn.prime import encode_prime
 from charrnn.sampling import Choice, generate
 from charrnn.vocabulary import Ids, Vocabulary
@@ -86,7 +87,9 @@ class Session:
 
     def _answer(self, line: str) -> bool:
         """Do what a line asks for; whether there is still somebody who reads."""
-        if line.startswith(":"):
+        if line.startswith("::"):
+            line = line[1:]
+        elif line.startswith(":"):
             self._command(*line[1:].split())
             return True
         if not line and self._text is not None:
@@ -99,19 +102,22 @@ class Session:
 
     def _begin(self, prime: Ids) -> bool:
         self._ids = []
-        self._text = self._vocabulary.decode(self._kept(chain(map(int, prime), self._continuation(prime))))
+        self._text = self._decoded(chain(map(int, prime), self._continuation(prime)))
         if self._in_line and not sys.stdout.isatty():  # on a terminal the line was ended
             self._write("\n")
         return self._go_on(len(prime) + self._length)
 
     def _continuation(self, text: Ids) -> Iterator[int]:
         self._seed += 1
-        return generate(self._network, self._vocabulary, text, sys.maxsize, self._choice, self._seed - 1)
+        return generate(self._network, self._vocabulary, text, sys.maxsize, self._choice, self._seed - 1, show_reading)
 
-    def _kept(self, ids: Iterable[int]) -> Iterator[int]:
-        for id in ids:
-            self._ids.append(id)
-            yield id
+    def _decoded(self, ids: Iterable[int]) -> Iterator[str]:
+        def kept() -> Iterator[int]:
+            for id in ids:
+                self._ids.append(id)
+                yield id
+
+        return self._vocabulary.decode(kept(), errors_for_stdout())
 
     def _go_on(self, count: int) -> bool:
         """Write the next pieces of the text, or fewer if Ctrl-C comes; whether there is still somebody who reads."""
@@ -138,11 +144,12 @@ class Session:
         else:
             say(
                 f"Error: {' '.join((':' + name, value, *rest)).rstrip()}: no such command; "
-                ":help lists them, Ctrl-D quits"
+                ":help lists them, Ctrl-D quits, and a beginning with a colon is typed with two"
             )
 
     def _help(self) -> None:
         say("some text     the model goes on from it")
+        say("::) smiles    the same, for a beginning with a colon")
         say("an empty line goes on from where the text stopped")
         say(f":t 0.7        temperature, now {self._choice.temperature:g}: below 1 plays safer, above 1 wilder")
         say(f":length 500   new characters a time, now {self._length:,}")
@@ -159,7 +166,7 @@ class Session:
         self._choice = dataclasses.replace(self._choice, temperature=temperature)
         if self._text is not None:
             text = np.array(self._ids, self._vocabulary.dtype)
-            self._text = self._vocabulary.decode(self._kept(self._continuation(text)))
+            self._text = self._decoded(self._continuation(text))
         say(f"temperature {temperature:g}")
 
     def _set_length(self, value: str) -> None:

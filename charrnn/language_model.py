@@ -137,6 +137,7 @@ class LanguageModel:
         return Score("".join(self.vocabulary.decode(new)), -np.concatenate(found)[len(before) - 1 :])
 
     def _encode(self, text: str) -> Ids:
-        if self.vocabulary.unknown is None:
-            return encode_known("text", text, self.vocabulary, ignore_note)
-        return self.vocabulary.encode(normalised("text", text, self.vocabulary, ignore_note))
+        vocabulary = self.vocabulary.unrestricted
+        if vocabulary.unknown is None:
+            return encode_known("text", text, vocabulary, ignore_note)
+        return vocabulary.encode(normalised("text", text, vocabulary, ignore_note))

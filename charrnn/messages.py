@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import sys
+import unicodedata
 
 # C0 but for tab and newline, DEL, C1, and what reorders the text around it (Unicode's bidirectional
 # embeddings, overrides and isolates). Joiners and marks, which scripts and emoji are written with, stay.
 _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+_LONG = 5000  # characters of a text that is read to be continued, from which it is shown
+# Letters and symbols without a glyph: Hangul fillers, the empty Braille cell.
+_BLANK = "\u115f\u1160\u2800\u3164\uffa0"
 
 
 def say(line: str) -> None:
@@ -16,6 +22,31 @@ def say(line: str) -> None:
     if sys.stderr is not None:
         with contextlib.suppress(OSError):
             print(one_line(line), file=sys.stderr, flush=True)
+
+
+def is_live() -> bool:
+    """Whether stderr shows what is written and overwrites it, rather than keeping all of it.
+
+    A notebook gives its commands a terminal and keeps every line of it, as continuous integration may.
+    """
+    if sys.stderr is None or not sys.stderr.isatty():
+        return False
+    is_kept = "JPY_PARENT_PID" in os.environ or "matplotlib_inline" in os.environ.get("MPLBACKEND", "")
+    return not (is_kept or os.environ.get("CI") or os.environ.get("TERM") == "dumb")
+
+
+def show_reading(done: int, total: int) -> None:
+    """Show how much of a long text a network has read: in a line that goes away again, or once."""
+    if total < _LONG:
+        return
+    what = f"reading {total:,} characters"
+    if not is_live():
+        if not done:
+            say(what)
+        return
+    line = f"{what}: {done / total:.0%}"
+    with contextlib.suppress(OSError):
+        print(f"\r{line}" if done < total else f"\r{' ' * len(line)}\r", end="", file=sys.stderr, flush=True)
 
 
 def one_line(text: str) -> str:
@@ -29,8 +60,11 @@ def show_controls(text: str) -> str:
 
 
 def show(character: str) -> str:
-    """A character for a message: itself where it can be seen, else its code point."""
-    return character if character.isprintable() and not character.isspace() else f"U+{ord(character):04X}"
+    """A character for a message: itself if it can be seen alone, else its code point."""
+    hidden = not character.isprintable() or character.isspace() or character in _BLANK
+    if hidden or unicodedata.category(character).startswith("M"):  # a mark would combine with what is before it
+        return f"U+{ord(character):04X}"
+    return character
 
 
 def plural(count: int, noun: str) -> str:

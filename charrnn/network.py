@@ -6,15 +6,11 @@ logits, state = network.forward(ids, network.zero_state(batch_size))
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-
-if TYPE_CHECKING:
-    from charrnn.blas import BlasThreads
 
 Array = npt.NDArray[np.float32]
 State = list[tuple[Array, ...]]
@@ -55,18 +51,19 @@ def state_parts(cell: str) -> tuple[str, ...]:
     return ("h", "c") if cell == "lstm" else ("h",)
 
 
+quietly = np.errstate(all="ignore")
+"""What computes with the network: what NumPy does about underflow, say, is not for the user's settings to change."""
+
+
 class Network:
     """Embedding -> recurrent layers -> softmax logits, as NumPy arrays.
 
     The first layer's input projection is a table: (embedding @ kernel + bias), one row a character,
     so that a step looks a row up where it would multiply a vector by a matrix. What else multiplies a layer's
     output is one matrix: its recurrent kernel, for the next step, and below it the kernel of the layer above.
-
-    Attributes:
-        threads: for steps of so many weights: what makes them if they are large, for how many streams, and how many
-            threads NumPy had.
     """
 
+    @quietly
     def __init__(self, config: NetworkConfig, weights: Mapping[str, Array]) -> None:
         """Take the weights of `weight_shapes(config)`, float32."""
         self.config = config
@@ -89,7 +86,6 @@ class Network:
             (_transposed(own, other), own_bias[:, None], other_bias[:, None])
             for (own, own_bias), (other, other_bias) in zip(recurrent, above, strict=True)
         ]
-        self.threads: dict[int, tuple[tuple[int, int], BlasThreads]] = {}
 
     def zero_state(self, batch_size: int = 1) -> State:
         """The state before the first character, for B streams."""
@@ -99,28 +95,7 @@ class Network:
     def start(self, state: State) -> Reader:
         """Go on from a state, which is left unchanged, a character at a time."""
         cells = [self._cell(self._gates, *layer, part) for layer, part in zip(self._layers, state, strict=True)]
-        return Reader(self._table, self._gates, cells, self._runner(cells))
-
-    def _runner(self, cells: Sequence[_Cell]) -> Callable[..., None]:
-        """What is to call each step of these cells.
-
-        What makes steps of a large network is kept for others of its size; where the number of streams or of NumPy's
-        threads is another by then, a new one goes on from what it knows.
-        """
-        units, streams = cells[0].h.shape
-        least = _SHARED_OUT if streams > 1 else _SHARED_OUT_VECTOR
-        if not any(cell.kernel.size * streams >= least for cell in cells):
-            return _call
-        from charrnn.blas import BlasThreads, threads_now  # smaller networks start without
-
-        size = sum(cell.kernel.size for cell in cells)
-        most = threads_now()
-        known_for, known = self.threads.get(size, (None, None))
-        if known is None or known_for != (streams, most):
-            probe = np.cos(np.arange(units * streams, dtype=np.float32)).reshape(units, streams)
-            known = BlasThreads(lambda: [np.dot(cell.kernel, probe) for cell in cells], known)
-            self.threads[size] = (streams, most), known
-        return known.run
+        return Reader(self._table, self._gates, cells)
 
     def forward(self, ids: npt.NDArray[np.integer], state: State) -> tuple[Array, State]:
         """Read characters, one layer after the other.
@@ -138,17 +113,17 @@ class Network:
         for (kernel, recurrent_bias, bias), part in zip(self._layers, state, strict=True):
             cell = self._cell(gates, kernel[:gates], recurrent_bias, bias[:0], part)
             outputs = np.empty((*x.shape[:2], self.config.units), np.float32)  # (T, B, H)
-            run = self._runner([cell])
-            run(cell.multiply)
+            cell.multiply()
             for t in range(len(x)):
-                run(cell.step, x[t].T)
+                cell.step(x[t].T)
                 outputs[t] = cell.h.T
             new_state.append(cell.state())
             # One product for all steps: NumPy would make one a step, and read the kernel anew for each.
-            above = outputs.reshape(-1, self.config.units) @ kernel[gates : gates + len(bias)].T + bias[:, 0]
+            above = outputs.reshape(-1, self.config.units) @ kernel[gates:].T + bias[:, 0]
             x = above.reshape(*outputs.shape[:2], len(bias))
         return x.transpose(1, 0, 2), new_state
 
+    @quietly
     def log_probabilities(self, ids: npt.NDArray[np.integer], state: State) -> tuple[npt.NDArray[np.float64], State]:
         """How probable ids[1:] are, each given what came before it.
 
@@ -175,22 +150,13 @@ class Reader:
     BLAS is fastest at, for one stream and for many; and the gates are rows that lie together.
     """
 
-    def __init__(self, table: Array, gates: int, cells: list[_Cell], run: Callable[..., None]) -> None:
-        """Take the first layer's input table, (V, gates or more), the layers, and what is to call their steps."""
+    def __init__(self, table: Array, gates: int, cells: list[_Cell]) -> None:
+        """Take the first layer's input table, (V, gates or more), and the layers."""
         self._table = table
         self._gates = gates
         self._cells = cells
-        self._run = run
-        run(self._multiply)
-
-    def _multiply(self) -> None:
-        for cell in self._cells:
+        for cell in cells:
             cell.multiply()
-
-    def _step(self, x: Array) -> None:
-        for cell in self._cells:
-            cell.step(x)
-            x = cell.above
 
     def state(self) -> State:
         """A copy of it, as `Network.start` takes it."""
@@ -198,12 +164,11 @@ class Reader:
 
     def read(self, ids: npt.NDArray[np.integer]) -> Array:
         """Read one character of each stream, (B,): logits of the next, (B, V), until the next call."""
-        self._run(self._step, self._table.take(ids, axis=0)[:, : self._gates].T)
-        return self._cells[-1].above.T
-
-
-def _call(step: Callable[..., None], *arguments: Array) -> None:
-    step(*arguments)
+        x = self._table.take(ids, axis=0)[:, : self._gates].T
+        for cell in self._cells:
+            cell.step(x)
+            x = cell.above
+        return x.T
 
 
 def log_probabilities(logits: Array, ids: npt.NDArray[np.integer]) -> npt.NDArray[np.float64]:
@@ -215,23 +180,15 @@ def log_probabilities(logits: Array, ids: npt.NDArray[np.integer]) -> npt.NDArra
 
 
 _CACHE_LINE = 64  # bytes
-_TILES = 96  # rows: whole ones of OpenBLAS, whether 1, 2 or 4 threads share them
-# Multiplications from which OpenBLAS shares out a product with one column, and one with several.
-_SHARED_OUT_VECTOR, _SHARED_OUT = 460_800, 262_144
 
 
 def _transposed(*kernels: Array) -> Array:
-    """Kernels of h, each (H, columns), as one (all columns, H), filled up with zeros.
-
-    It starts where a cache line does, and is read the faster for it. And its rows are as many as let OpenBLAS add up
-    a product in the same order with 1, 2 or 4 threads; of several streams only if H is a multiple of 16.
-    """
+    """Kernels of h, each (H, columns), as one, (all columns, H), which starts with a cache line and is read faster."""
     units, columns = len(kernels[0]), sum(kernel.shape[1] for kernel in kernels)
-    rows = -(-columns // _TILES) * _TILES
-    room = np.zeros(rows * units + _CACHE_LINE // 4, np.float32)
+    room = np.empty(columns * units + _CACHE_LINE // 4, np.float32)
     first = -room.__array_interface__["data"][0] % _CACHE_LINE // 4
-    stacked = room[first : first + rows * units].reshape(rows, units)
-    np.concatenate([kernel.T for kernel in kernels], out=stacked[:columns])
+    stacked = room[first : first + columns * units].reshape(columns, units)
+    np.concatenate([kernel.T for kernel in kernels], out=stacked)
     return stacked
 
 
@@ -244,7 +201,6 @@ class _Cell:
     Attributes:
         h: its output, (H, B); each step overwrites it. It is to be multiplied before the first.
         above: the projection of h for what is above, biased; each step overwrites it.
-        kernel: what h is multiplied by.
     """
 
     def __init__(self, gates: int, kernel: Array, recurrent_bias: Array, bias: Array, state: tuple[Array, ...]) -> None:
@@ -252,8 +208,8 @@ class _Cell:
 
         Args:
             gates: rows of the recurrent kernel.
-            kernel: what h is multiplied by, (at least gates + above, H): the recurrent kernel's rows, those
-                above; more to fill it up.
+            kernel: what h is multiplied by, (gates + above, H): the recurrent kernel's rows, then those of the layer
+                above.
             recurrent_bias: (gates, 1), of a GRU.
             bias: of what is above, (above, 1).
             state: (h, ...), each (B, H); copied.
@@ -261,10 +217,9 @@ class _Cell:
         self._recurrent_bias = recurrent_bias
         self._bias = bias
         self.h: Array = state[0].T.copy()
-        streams, rows = self.h.shape[1], gates + len(bias)
-        self.kernel = kernel
-        self._product: Array = np.empty((len(kernel), streams), np.float32)
-        self._recurrent, self.above = self._product[:gates], self._product[gates:rows]
+        self._kernel = kernel
+        self._product: Array = np.empty((len(kernel), self.h.shape[1]), np.float32)
+        self._recurrent, self.above = self._product[:gates], self._product[gates:]
 
     @staticmethod
     def arrange(weight: Array) -> Array:
@@ -277,7 +232,7 @@ class _Cell:
 
     def multiply(self) -> None:
         """Make of h what the next step needs, and what is above, but for its bias."""
-        np.dot(self.kernel, self.h, self._product)
+        np.dot(self._kernel, self.h, self._product)
 
     def step(self, x: Array) -> None:
         """Take the projection of the input, (gates, B)."""

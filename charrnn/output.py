@@ -45,6 +45,11 @@ def write_text(pieces: Iterable[str], marks: Iterable[bool] = repeat(False)) -> 
     return True
 
 
+def errors_for_stdout() -> str:
+    """What bytes that are not UTF-8 are to become for `write_text`: U+FFFD on a terminal, else the very bytes."""
+    return "replace" if sys.stdout is not None and sys.stdout.isatty() else "surrogateescape"
+
+
 def _highlight(pieces: Iterable[str], marks: Iterable[bool]) -> Iterator[str]:
     """Text for a terminal, its marked pieces in red; underlined where NO_COLOR forbids colours."""
     for marked, run in groupby(zip(pieces, marks, strict=False), itemgetter(1)):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+import re
 import shlex
 import time
 from collections.abc import Mapping, Sequence
@@ -28,10 +29,12 @@ from charrnn.data import (
     steps_per_epoch,
     training_size,
 )
+from charrnn.machine import memory_limit, usable_cores
 from charrnn.messages import plural
+from charrnn.network import weight_shapes
 from charrnn.runs import DEFAULT_FOLDER, FOLDER_VARIABLE, Run, run_named
 from charrnn.schedule import minutes_worth_waiting
-from charrnn.vocabulary import Note
+from charrnn.vocabulary import Note, Vocabulary
 from charrnn.warm_start import Source, load_source
 
 
@@ -47,8 +50,7 @@ class Job:
         resume: where the run stands, None for a new one.
         source: what a new run takes its first weights from, None where it learns from nothing.
         fresh: a run of that name is to be set aside.
-        command: what continues the run, for the user to type.
-        sample_command: what samples from it.
+        commands: for the user to type.
     """
 
     run: Run
@@ -58,8 +60,16 @@ class Job:
     resume: Checkpoint | None
     source: Source | None
     fresh: bool
-    command: str
-    sample_command: str
+    commands: Commands
+
+
+@dataclass(frozen=True)
+class Commands:
+    """What the user can type next."""
+
+    resume: str  # continues the run
+    sample: str  # samples from it
+    go_on: str  # starts a new run from it
 
 
 # A small text gets narrow batches: at least so many updates an epoch, so that it is learned before it
@@ -71,14 +81,17 @@ _USUAL_RATE = 500e9  # floating-point operations a second, as `machine_speed` me
 
 
 def machine_speed() -> float:
-    """How fast this machine multiplies matrices, measured in some milliseconds; 1 is that of docs/quality.md."""
+    """How fast this machine multiplies matrices, measured in some milliseconds; 1 is that of docs/quality.md.
+
+    NumPy measures one core; a batch is split over four at the most (`model.choose_layout`).
+    """
     kernel, state = np.ones((1536, 384), np.float32), np.ones((384, 32), np.float32)
     seconds = []
     for _ in range(100):
         before = time.perf_counter()
         kernel @ state
         seconds.append(time.perf_counter() - before)
-    return 2 * kernel.size * state.shape[1] / min(seconds) / _USUAL_RATE
+    return min(4, usable_cores()) * 2 * kernel.size * state.shape[1] / min(seconds) / _USUAL_RATE
 
 
 def usual_speed(layers: int, units: int) -> float:
@@ -213,13 +226,15 @@ def plan_training(
     Raises:
         CharrnnError: the files, the options or the run do not allow it.
     """
-    if name is None and files[0] == "-":
-        raise CharrnnError("reading standard input: name the run with --name", exit_code=2)
+    if name is None and _is_nameless(files[0]):
+        what = "standard input" if files[0] == "-" else f"{files[0]}, which has no name of its own"
+        raise CharrnnError(f"reading {what}: name the run with --name", exit_code=2)
     if "encoding" in given:
         given = {**given, "encoding": encoding_named(given["encoding"])}
     contents = read_bytes(files)
     run = run_named(_default_name(files) if name is None else name, folder)
     run.check_writable()
+    commands = _commands(files, run, folder, device, save_every)
     resume = None if fresh else load_last(run)
     source = None
     if "init_from" in given:
@@ -232,12 +247,12 @@ def plan_training(
                 f"{error}; to continue {run.folder} leave --init-from out", exit_code=error.exit_code
             ) from None
         given = {**given, "init_from": source.checksum}
-    known = ""
+    model = None
     if resume is not None:
-        _refuse_changes(run, resume.settings, resume.progress.finished, given)
-        given, source, known = dataclasses.asdict(resume.settings), None, resume.vocabulary.characters
+        _refuse_changes(run, resume.settings, resume.progress.finished, given, commands.go_on)
+        given, source, model = dataclasses.asdict(resume.settings), None, resume.vocabulary
     elif source is not None:
-        given, known = {**given, **source.settings(given)}, source.model.vocabulary.characters
+        given, model = {**given, **source.settings(given)}, source.model.vocabulary
     if resume is None and given.get("vocabulary") == "bytes" and ("encoding" in given or "errors" in given):
         raise CharrnnError(
             "a vocabulary of bytes reads the files as they are: leave --encoding and --errors out", exit_code=2
@@ -245,7 +260,7 @@ def plan_training(
 
     notes: list[str] = []
     reading = given.get("vocabulary"), given.get("encoding", "utf-8"), given.get("errors", "strict")
-    corpus = read_corpus(contents, *reading, notes.append, known)
+    corpus = read_corpus(contents, *reading, notes.append, model)
     if source is not None:
         notes.append(source.summary(corpus.vocabulary))
     if resume is None:
@@ -254,24 +269,51 @@ def plan_training(
     else:
         settings = resume.settings
         identity = CorpusIdentity.of(corpus)
-        if identity != resume.corpus or corpus.vocabulary != resume.vocabulary:  # these differ in a forged file only
+        characters = corpus.vocabulary.characters  # which differ in a forged file only
+        if identity != resume.corpus or characters != resume.vocabulary.characters:
             raise CharrnnError(
                 f"{run.folder} trains on another text ({plural(resume.corpus.characters, 'character')}; "
                 f"{' '.join(files)} has {identity.characters:,}"
                 + (", but not the same ones" if identity.characters == resume.corpus.characters else "")
-                + "): train on this one with --name NAME, or with --fresh to start over"
+                + f"). Go on from what it learned, with this text: {commands.go_on}; "
+                "or start from nothing, with --name NAME or --fresh"
             )
         if resume.progress.finished:
             return (
                 f"{run.folder} is finished: {plural(resume.progress.step, 'step')}, validation loss "
-                f"{resume.progress.final_loss:.4f} nats per character; to go further train anew and longer, with "
-                "--fresh and more --minutes or --epochs, or sample from it with charrnn sample"
+                f"{resume.progress.final_loss:.4f} nats per character. Sample from it: {commands.sample}; "
+                f"go on from what it learned: {commands.go_on}; start over: --fresh"
             )
+    _refuse_too_large(settings, corpus.vocabulary, source)
     for line in notes:
         note(line)
     guessed = resume is None and not {"dropout", "epochs"} & given.keys()
-    commands = _commands(files, run.name, folder, device, save_every)
-    return Job(run, corpus, settings, guessed, resume, source, fresh, *commands)
+    return Job(run, corpus, settings, guessed, resume, source, fresh, commands)
+
+
+_COPIES = 5  # of the weights that training keeps: they, their gradients, two moments, the moving average
+
+
+def _refuse_too_large(settings: Settings, vocabulary: Vocabulary, source: Source | None) -> None:
+    """Refuse a network whose weights alone, with all that training keeps of each, do not fit into the memory.
+
+    Raises:
+        CharrnnError: it is one.
+    """
+
+    def count_weights(**smaller: Any) -> int:
+        shapes = weight_shapes(dataclasses.replace(settings, **smaller).network(vocabulary))
+        return sum(map(math.prod, shapes.values()))
+
+    limit, weights = memory_limit(), count_weights()
+    if limit is None or 4 * _COPIES * weights <= limit:
+        return
+    sizes = ("units", "layers", "embedding")
+    largest = min(sizes, key=lambda size: count_weights(**{size: -(-getattr(settings, size) // 2)}))
+    raise CharrnnError(
+        f"a network of {weights:,} weights needs {4 * _COPIES * weights / 2**30:,.1f} GiB of memory to train, and "
+        f"there are {limit / 2**30:,.1f}: " + ("start from a smaller model" if source else f"lower --{largest}")
+    )
 
 
 def load_last(run: Run) -> Checkpoint | None:
@@ -291,7 +333,7 @@ def load_last(run: Run) -> Checkpoint | None:
     return last
 
 
-def _refuse_changes(run: Run, settings: Settings, finished: bool, given: Mapping[str, Any]) -> None:
+def _refuse_changes(run: Run, settings: Settings, finished: bool, given: Mapping[str, Any], go_on: str) -> None:
     def option(name: str, value: Any) -> str:
         return (
             f"--{name.replace('_', '-')} {value:g}"
@@ -316,27 +358,34 @@ def _refuse_changes(run: Run, settings: Settings, finished: bool, given: Mapping
             f"{'ran' if finished else 'was started'} with {', '.join(before)}, "
             f"not {', '.join(option(n, v) for n, v in changed.items())}"
         )
+    more = f"; to go on from what it learned, give: {go_on}" if finished else ""
     raise CharrnnError(
         f"{run.folder} {'is finished; it ' if finished else ''}{how}: "
         + ("" if finished else "leave that out to continue it, or ")
-        + "give --fresh to start over, or --name for another run"
+        + f"give --fresh to start over, or --name for another run{more}"
     )
+
+
+def _is_nameless(file: str) -> bool:
+    """Whether a text comes from standard input or from an open file, as `<(...)` in a shell gives it."""
+    return file == "-" or re.match(r"/(dev|proc/[^/]+)/fd/", file) is not None
 
 
 def _default_name(files: Sequence[str]) -> str:
     return Path(files[0]).stem.lstrip(".-")
 
 
-def _commands(
-    files: Sequence[str], name: str, folder: str, device: str | None, save_every: float | None
-) -> tuple[str, str]:
+def _commands(files: Sequence[str], run: Run, folder: str, device: str | None, save_every: float | None) -> Commands:
     where = [] if folder == os.environ.get(FOLDER_VARIABLE, DEFAULT_FOLDER) else ["--checkpoints-dir", folder]
-    options = [] if files[0] != "-" and name == _default_name(files) else ["--name", name]
-    options += where
-    options += [] if device is None else ["--device", device]
+    named = [] if not _is_nameless(files[0]) and run.name == _default_name(files) else ["--name", run.name]
+    options = [] if device is None else ["--device", device]
     options += [] if save_every is None else ["--save-every", f"{save_every:g}"]
     separator = ["--"] if any(file.startswith("-") and file != "-" for file in files) else []
-    return (
-        shlex.join(["charrnn", "train", *options, *separator, *files]),
-        shlex.join(["charrnn", "sample", *where, "--checkpoint", name]),
+    # What a shell gave as /dev/fd/63 has to be typed again.
+    typed = ["<(...)" if _is_nameless(file) and file != "-" else shlex.quote(file) for file in files]
+    texts = " ".join([*separator, *typed])
+    return Commands(
+        f"{shlex.join(['charrnn', 'train', *named, *where, *options])} {texts}",
+        shlex.join(["charrnn", "sample", *where, "--checkpoint", run.name]),
+        f"{shlex.join(['charrnn', 'train', *where, '--init-from', run.name, '--name', run.next_free().name])} {texts}",
     )

@@ -3,29 +3,40 @@
 from __future__ import annotations
 
 import re
+import unicodedata
+from collections import Counter
 from collections.abc import Iterable
 
 import numpy as np
 
 from charrnn import CharrnnError
-from charrnn.data import plain_text, read_bytes
+from charrnn.data import decode, plain_text, read_bytes
 from charrnn.messages import plural, show
 from charrnn.vocabulary import Ids, Note, Vocabulary
 
 
-def read_prime(file: str, vocabulary: Vocabulary) -> str:
+def read_prime(file: str, vocabulary: Vocabulary, encoding: str, note: Note) -> str:
     """The text to continue from a file, or from standard input if it is `-`.
 
+    Args:
+        file: its path.
+        vocabulary: the model's.
+        encoding: of the model's training text, which the prime may have as well if it is not UTF-8.
+        note: told if it does.
+
     Raises:
-        CharrnnError: it cannot be read, or is not UTF-8 where the model reads text.
+        CharrnnError: the file cannot be read, or is in neither encoding and the model reads text.
     """
     [(name, data)] = read_bytes([file])
     try:
         return data.decode("utf-8", "surrogateescape" if vocabulary.kind == "bytes" else "strict")
     except UnicodeDecodeError as error:
+        if encoding != "utf-8":
+            note(f"{name}: not UTF-8, read as {encoding} like the training text")
+            return decode(name, data, encoding)
         raise CharrnnError(
-            f"{name}: byte 0x{data[error.start]:02x} at offset {error.start:,} is not valid UTF-8, "
-            "which a prime is read as"
+            f"{name}: byte 0x{data[error.start]:02x} at offset {error.start:,} is not valid UTF-8, which a prime and "
+            f"the model's training text are read as: convert it, for example with iconv -t UTF-8"
         ) from None
 
 
@@ -56,7 +67,7 @@ def encode_prime(
         CharrnnError: characters that the model does not know.
     """
     if vocabulary.kind == "bytes":
-        return np.frombuffer(prime.encode("utf-8", "surrogateescape"), np.uint8)
+        return _bytes_of("prime", prime)
     notes: list[str] = []
     text = normalised("prime", prime, vocabulary, notes.append)
     strangers = dict.fromkeys(c for c in text if c not in vocabulary)
@@ -65,7 +76,8 @@ def encode_prime(
         raise CharrnnError(
             "the model does not know "
             + _named(
-                f"{show(c)!r} at position {prime.index(c) + 1}" + (f" (nearest: {nearest[c]!r})" if nearest[c] else "")
+                f"{show(c)!r} at position {(prime if c in prime else text).index(c) + 1}"
+                + (f" (nearest: {nearest[c]!r})" if nearest[c] else "")
                 for c in strangers
             )
             + f" of the prime; {advice}",
@@ -86,6 +98,8 @@ def encode_prime(
 def encode_stop(vocabulary: Vocabulary, stop: str, note: Note) -> Ids:
     """Turn the text that a sample is to end at into ids, as the training text was turned.
 
+    It must consist of characters that the model writes.
+
     Args:
         vocabulary: the model's character map.
         stop: any text but an empty one.
@@ -97,7 +111,8 @@ def encode_stop(vocabulary: Vocabulary, stop: str, note: Note) -> Ids:
     Raises:
         CharrnnError: it is empty, or has characters that the model does not know.
     """
-    ids = encode_known("stop text", stop, vocabulary, note, ", so it would never come to it")
+    writes = vocabulary.restricted(vocabulary.seen_characters, vocabulary.seen_characters)
+    ids = encode_known("stop text", stop, writes, note, ", so it would never come to it")
     if not len(ids):
         raise CharrnnError("the stop text is empty: a sample would end before it began", exit_code=2)
     return ids
@@ -117,7 +132,7 @@ def encode_known(name: str, text: str, vocabulary: Vocabulary, note: Note, conse
         CharrnnError: it has characters that the model does not know.
     """
     if vocabulary.kind == "bytes":
-        return np.frombuffer(text.encode("utf-8", "surrogateescape"), np.uint8)
+        return _bytes_of(name, text)
     text = normalised(name, text, vocabulary, note)
     if strangers := dict.fromkeys(c for c in text if c not in vocabulary):
         raise CharrnnError(
@@ -125,6 +140,22 @@ def encode_known(name: str, text: str, vocabulary: Vocabulary, note: Note, conse
             exit_code=2,
         )
     return vocabulary.encode(text)
+
+
+def _bytes_of(name: str, text: str) -> Ids:
+    """A text as the ids of a `bytes` vocabulary.
+
+    Raises:
+        CharrnnError: half of a surrogate pair, which no bytes of UTF-8 are.
+    """
+    try:
+        return np.frombuffer(text.encode("utf-8", "surrogateescape"), np.uint8)
+    except UnicodeEncodeError as error:
+        raise CharrnnError(
+            f"the {name} has half of a surrogate pair ({show(text[error.start])}) at position {error.start + 1}: "
+            "take it out",
+            exit_code=2,
+        ) from None
 
 
 def _named(characters: Iterable[str]) -> str:
@@ -136,13 +167,27 @@ def _named(characters: Iterable[str]) -> str:
 def normalised(name: str, text: str, vocabulary: Vocabulary, note: Note) -> str:
     """Change a text as the training text was changed: byte-order mark, line endings, typography.
 
+    An accented letter is one code point or several (Unicode Standard Annex 15). If the model does not know all
+    characters of the text, the text takes the form, composed or decomposed, of which it knows more.
+
     Args:
         name: how notes call it.
         text: any text.
         vocabulary: the model's character map, not `bytes`.
         note: told, a line each, what was changed.
     """
-    return vocabulary.normalise(plain_text(name, text, note), lambda line: note(f"{name}: {line}"))
+    text = vocabulary.normalise(plain_text(name, text, note), lambda line: note(f"{name}: {line}"))
+    for form in ("NFC", "NFD"):
+        if unknown := _count_unknown(text, vocabulary):
+            other = unicodedata.normalize(form, text)
+            if _count_unknown(other, vocabulary) < unknown:
+                note(f"{name}: normalised to {form}, the form of the training text")
+                text = other
+    return text
+
+
+def _count_unknown(text: str, vocabulary: Vocabulary) -> int:
+    return sum(count for character, count in Counter(text).items() if character not in vocabulary)
 
 
 def unescaped(text: str) -> str:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from charrnn.checkpoint import Progress
-from charrnn.messages import one_line, say, show_controls
+from charrnn.messages import is_live, one_line, say, show_controls
 from charrnn.runs import Report
 
 if TYPE_CHECKING:
@@ -113,6 +114,8 @@ class LiveDisplay(ProgressDisplay):
         super().__init__()
         from rich.console import Console  # 0.1 s: only where it is used
 
+        for stale in ("COLUMNS", "LINES"):  # rich would believe them, and not ask the terminal
+            os.environ.pop(stale, None)
         self._console = Console(file=cast(TextIO, _Terminal()), highlight=False)
 
     def note(self, line: str) -> None:
@@ -193,5 +196,5 @@ class LiveDisplay(ProgressDisplay):
 
 
 def choose_display() -> ProgressDisplay:
-    """The live display where stderr is a terminal, else the plain one."""
-    return LiveDisplay() if sys.stderr is not None and sys.stderr.isatty() else ProgressDisplay()
+    """The live display if stderr is live, else the plain one."""
+    return LiveDisplay() if is_live() else ProgressDisplay()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import dataclasses
+import errno
 import io
 import itertools
 import os
@@ -16,9 +17,13 @@ from typing import BinaryIO
 
 from charrnn import CharrnnError, checkpoint
 from charrnn.checkpoint import Checkpoint
+from charrnn.vocabulary import Note, ignore_note
 
 DEFAULT_FOLDER = "checkpoints"
 FOLDER_VARIABLE = "CHARRNN_CHECKPOINTS_DIR"
+
+
+_NO_ROOM = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", None)}  # Windows has no EDQUOT
 
 
 @dataclass(frozen=True)
@@ -35,7 +40,17 @@ class Report:
 
 
 class NotWrittenError(CharrnnError):
-    """A file of a run could not be written; what was there before still is."""
+    """A file of a run could not be written; what was there before still is.
+
+    Attributes:
+        remedy: what the user can do, as an imperative.
+    """
+
+    def __init__(self, path: Path, error: OSError) -> None:
+        super().__init__(f"{path}: cannot be written: {error.strerror or error}")
+        self.remedy = "name another place with --checkpoints-dir"
+        if error.errno in _NO_ROOM:
+            self.remedy = f"make room there, or {self.remedy}"
 
 
 _MAX_HISTORY = 1 << 20  # bytes; a run has some twenty validations
@@ -70,12 +85,12 @@ class Run:
         return self.folder / "history.csv"
 
     def exists(self) -> bool:
-        """Whether there is something to resume or to sample from."""
-        return self.last.exists() or self.best.exists()
+        """Whether there is something to resume or to sample from, be it a link that leads nowhere."""
+        return any(_is_there(path) for path in (self.last, self.best))
 
     def for_sampling(self) -> Path:
         """The best checkpoint, or the last where none was validated yet."""
-        return self.best if self.best.exists() else self.last
+        return self.best if _is_there(self.best) else self.last
 
     def check_writable(self) -> None:
         """See, without making anything, whether the folder can be made and written to.
@@ -83,7 +98,13 @@ class Run:
         Raises:
             CharrnnError: it cannot.
         """
-        there = next(folder for folder in (self.folder, *self.folder.parents) if folder.exists())
+        try:
+            _is_there(self._lock_path)  # the longest name that is needed
+            there = next(folder for folder in (self.folder, *self.folder.parents) if _is_there(folder))
+        except OSError as error:
+            raise self._not_writable_because(error) from None
+        if not there.exists():
+            raise self._not_writable(f"{there} is a link to a folder that is not there")
         if not there.is_dir():
             raise self._not_writable("Not a directory" if there == self.folder else f"{there} is not a directory")
         if not os.access(there, os.W_OK | os.X_OK):
@@ -103,29 +124,52 @@ class Run:
                 for leftover in self.folder.glob(f".{path.name}.*.tmp"):
                     leftover.unlink()
         except OSError as error:
-            raise self._not_writable(error.strerror or str(error)) from None
+            raise self._not_writable_because(error) from None
 
     def _not_writable(self, reason: str) -> CharrnnError:
         return CharrnnError(f"{self.folder}: cannot be written to: {reason}; name another place with --checkpoints-dir")
 
+    def _not_writable_because(self, error: OSError) -> CharrnnError:
+        if error.errno == errno.ENAMETOOLONG:
+            return CharrnnError(
+                f"{self.folder}: the name is too long for this file system: give the run a shorter one with --name",
+                exit_code=2,
+            )
+        return self._not_writable(error.strerror or str(error))
+
+    @property
+    def _lock_path(self) -> Path:
+        return self.folder.with_name(f".{self.name}.lock")
+
     @contextlib.contextmanager
-    def lock(self) -> Iterator[None]:
+    def lock(self, note: Note = ignore_note) -> Iterator[None]:
         """Hold the run, so that no other process trains it at the same time.
 
         The lock is the operating system's, on a file beside the run's folder: a process that is
         killed leaves none behind.
 
+        Args:
+            note: told if the file system has no locks.
+
         Raises:
             CharrnnError: another process holds it.
         """
-        path = self.folder.with_name(f".{self.name}.lock")
+        path = self._lock_path
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             file = open(path, "a+b", buffering=0)  # noqa: SIM115 - it is closed below, where its lock ends
         except OSError as error:
-            raise self._not_writable(error.strerror or str(error)) from None
+            raise self._not_writable_because(error) from None
         with file:
-            if not _try_lock(file):
+            try:
+                is_free = _try_lock(file)
+            except OSError as error:
+                note(
+                    f"{self.folder} cannot be locked on this file system ({error.strerror or error}): "
+                    "do not train it from two processes at once"
+                )
+                is_free = True
+            if not is_free:
                 file.seek(0)
                 holder = file.read(20).decode("ascii", "replace").strip() or "unknown"
                 raise CharrnnError(
@@ -141,8 +185,8 @@ class Run:
                 with contextlib.suppress(OSError):  # Windows does not remove what is open
                     path.unlink()
 
-    def save(self, last: Checkpoint | None, reports: Sequence[Report], best: Checkpoint | None) -> None:
-        """Write down where the run stands.
+    def save(self, last: Checkpoint | None, reports: Sequence[Report], best: Checkpoint | None) -> bool:
+        """Write down where the run stands; a folder that has gone away is made again.
 
         `last` is written last: a run that is killed in between goes on from the one before, and comes to
         the same best weights and the same reports again.
@@ -152,17 +196,28 @@ class Run:
             reports: all so far.
             best: the best weights, where they are not written yet.
 
+        Returns:
+            Whether the file system has synced all files.
+
         Raises:
             NotWrittenError: a file could not be written; the one before is still there.
         """
-        if best is not None:
-            self._write(self.best, checkpoint.to_bytes(best))
-        self.write_history(reports)
+        if not self.folder.exists():
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise NotWrittenError(self.folder, error) from None
+        is_synced = best is None or self._write(self.best, checkpoint.to_bytes(best))
+        is_synced &= self.write_history(reports)
         if last is not None:
-            self._write(self.last, checkpoint.to_bytes(last))
+            is_synced &= self._write(self.last, checkpoint.to_bytes(last))
+        return is_synced
 
-    def write_history(self, reports: Sequence[Report]) -> None:
+    def write_history(self, reports: Sequence[Report]) -> bool:
         """Replace history.csv.
+
+        Returns:
+            Whether the file system has synced it.
 
         Raises:
             NotWrittenError: it could not be written; the one before is still there.
@@ -182,13 +237,13 @@ class Run:
                     f"{report.chars_per_second:.0f}",
                 ]
             )
-        self._write(self.history, text.getvalue().encode())
+        return self._write(self.history, text.getvalue().encode())
 
-    def _write(self, path: Path, data: bytes) -> None:
+    def _write(self, path: Path, data: bytes) -> bool:
         try:
-            checkpoint.write_atomically(path, data)
+            return checkpoint.write_atomically(path, data)
         except OSError as error:
-            raise NotWrittenError(f"{path}: cannot be written: {error.strerror or error}") from None
+            raise NotWrittenError(path, error) from None
 
     def read_history(self) -> list[Report]:
         """The rows of history.csv.
@@ -214,15 +269,33 @@ class Run:
             raise CharrnnError(f"{self.history}: damaged, or not a training history") from None
 
     def set_aside(self) -> Run:
-        """Rename the folder to <name>-1, <name>-2 or the first that is free, and say which."""
-        number = 1
-        while (aside := self.folder.with_name(f"{self.name}-{number}")).exists():
-            number += 1
+        """Rename the folder to the name that `next_free` gives, and say which."""
+        aside = self.next_free()
         try:
-            self.folder.rename(aside)
+            self.folder.rename(aside.folder)
         except OSError as error:
             raise CharrnnError(f"{self.folder}: cannot be renamed: {error.strerror or error}") from None
-        return Run(aside)
+        return aside
+
+    def next_free(self) -> Run:
+        """The first of <name>-1, <name>-2 and so on that is not there."""
+        number = 1
+        while os.path.lexists(folder := self.folder.with_name(f"{self.name}-{number}")):
+            number += 1
+        return Run(folder)
+
+
+def _is_there(path: Path) -> bool:
+    """Whether there is something of that name, be it a link that leads nowhere.
+
+    Raises:
+        OSError: it cannot be told: the folder cannot be searched, or the name is too long.
+    """
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
 
 
 def _is_history(reports: Sequence[Report]) -> bool:
@@ -239,21 +312,27 @@ def _is_history(reports: Sequence[Report]) -> bool:
 
 
 def _try_lock(file: BinaryIO) -> bool:
-    """Lock an open file for this process, unless another has it or removed it meanwhile."""
-    try:
-        if sys.platform == "win32":
-            import msvcrt
+    """Lock an open file for this process, unless another has it or removed it meanwhile.
 
-            file.seek(1000)  # past what is written, which others may then read
+    Raises:
+        OSError: the file system has no locks.
+    """
+    if sys.platform == "win32":
+        import msvcrt
+
+        file.seek(1000)  # past what is written, which others may then read
+        try:
             msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
+        except PermissionError:
+            return False
+        return True
+    import fcntl
 
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return os.fstat(file.fileno()).st_nlink > 0
-    except OSError:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
         return False
-    return True
+    return os.fstat(file.fileno()).st_nlink > 0
 
 
 def run_named(name: str, folder: str) -> Run:
@@ -270,58 +349,79 @@ def run_named(name: str, folder: str) -> Run:
     return Run(Path(folder) / name)
 
 
-def all_runs(folder: str) -> list[Run]:
-    """The runs in a folder of runs, the one last trained first."""
+def all_runs(folder: str, note: Note = ignore_note) -> list[Run]:
+    """The runs in a folder of runs, the one last trained first.
 
-    def trained(run: Run) -> float:
-        return max(path.stat().st_mtime for path in (run.last, run.best) if path.exists())
-
+    Args:
+        folder: of runs.
+        note: told of each that cannot be looked into.
+    """
+    found: list[tuple[float, Run]] = []
     try:
-        runs = [run for entry in Path(folder).iterdir() if (run := Run(entry)).exists()]
-        return sorted(runs, key=trained, reverse=True)
+        for entry in sorted(Path(folder).iterdir()):
+            run = Run(entry)
+            try:
+                if run.exists():
+                    found.append(
+                        (max(os.lstat(path).st_mtime for path in (run.last, run.best) if _is_there(path)), run)
+                    )
+            except OSError as error:
+                note(f"{entry}: cannot be read: {error.strerror or error}; left out")
+        return [run for _, run in sorted(found, key=lambda pair: pair[0], reverse=True)]
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:
         raise CharrnnError(f"{folder}: cannot be read: {error.strerror or error}") from None
 
 
-def find_run(name: str | None, folder: str) -> Run:
+def find_run(name: str | None, folder: str, note: Note = ignore_note) -> Run:
     """The run that a user names by its folder's path or its name; without one, the run last trained.
+
+    `note` is told of runs that cannot be looked into, where the last one is wanted.
 
     Raises:
         CharrnnError: there is none.
     """
     if name is None:
-        runs = all_runs(folder)
+        runs = all_runs(folder, note)
         if not runs:
             raise CharrnnError(
                 f"no runs in {Path(folder).absolute()} yet: train one with charrnn train FILE, "
-                "or say with --checkpoints-dir where there are some"
+                "or say with --checkpoints-dir where there are some",
+                exit_code=2,
             )
         return runs[0]
     for path in (Path(folder) / name, Path(name)):
-        run = Run(path.resolve() if path.name in ("", "..") else path)
-        if run.exists():
-            return run
+        try:
+            run = Run(path.resolve() if path.name in ("", "..") else path)
+            if run.exists():
+                return run
+        except OSError as error:
+            raise CharrnnError(f"{path}: cannot be read: {error.strerror or error}") from None
     names = [run.name for run in all_runs(folder)]
     more = f" and {len(names) - 8} more" if len(names) > 8 else ""
     known = f" (there are: {', '.join(names[:8])}{more})" if names else ""
     raise CharrnnError(f"{name}: no such run in {folder}/{known}", exit_code=2)
 
 
-def find_checkpoint(where: str | None, folder: str) -> Path:
+def find_checkpoint(where: str | None, folder: str, note: Note = ignore_note) -> Path:
     """The file to sample from: a checkpoint file, or the best of a run.
 
     Args:
         where: a run's name, its folder, a file, or None for the run last trained.
         folder: where runs are looked for.
+        note: told of runs that cannot be looked into, where the last one is wanted.
 
     Raises:
         CharrnnError: there is none.
     """
-    if where is not None:
-        if where.endswith(".safetensors"):
+    if where is not None and "\0" in where:
+        raise CharrnnError(f"{where!r} is no name of a run or file", exit_code=2)
+    try:
+        return find_run(where, folder, note).for_sampling()
+    except CharrnnError:
+        if where is not None and (
+            where.endswith(".safetensors") or (os.path.lexists(where) and not os.path.isdir(where))
+        ):
             return Path(where)
-        if not (Run(Path(folder) / where).exists() or Path(where).is_dir()) and os.path.lexists(where):
-            return Path(where)
-    return find_run(where, folder).for_sampling()
+        raise

@@ -47,8 +47,10 @@ def _ending(request: Request, vocabulary: Vocabulary, count: int) -> str:
 def as_json(samples: Iterable[Sample], request: Request, vocabulary: Vocabulary, checkpoint: str) -> Iterator[str]:
     """The samples as JSON, an object and line each; they have to be scored.
 
+    Of a model of bytes the text's bytes come too, in base64: those that are not UTF-8 are lost in the text.
     Probabilities are those of the model's own distribution, before temperature, top-k, top-p and min-p.
     """
+    import base64
     import json
 
     settings = {
@@ -63,6 +65,7 @@ def as_json(samples: Iterable[Sample], request: Request, vocabulary: Vocabulary,
         line = {
             "text": text,
             "prime": sample.prime,
+            **({"bytes": base64.b64encode(sample.ids.tobytes()).decode()} if vocabulary.kind == "bytes" else {}),
             "seed": sample.seed,
             "settings": settings,
             "stopped": sample.stopped,

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from charrnn.network import Network
-from charrnn.sampling import Choice, Streams
+from charrnn.sampling import Beginning, Choice, Streams, read_beginning
 from charrnn.vocabulary import Decoder, Ids, Vocabulary
 
 BATCH_SIZE = 64  # samples side by side: more take more memory and are not faster
@@ -44,9 +44,9 @@ class Sample:
         copied: of a finished sample that was compared with a text, whether each of its ids was copied, (N,).
     """
 
-    def __init__(self, batch: _Batch, index: int, seed: int) -> None:
+    def __init__(self, batch: _Batch, index: int, seed: int, errors: str) -> None:
         self.seed = seed
-        self.decoder = Decoder(batch.vocabulary)
+        self.decoder = Decoder(batch.vocabulary, errors)
         self.prime = self.decoder.decode(batch.request.prime.tolist())
         self.copied: npt.NDArray[np.bool] | None = None
         self._batch = batch
@@ -88,7 +88,13 @@ class Sample:
 
 
 def write_samples(
-    network: Network, vocabulary: Vocabulary, request: Request, seeds: Sequence[int], scored: bool = False
+    network: Network,
+    vocabulary: Vocabulary,
+    request: Request,
+    seeds: Sequence[int],
+    scored: bool = False,
+    errors: str = "replace",
+    show: Callable[[int, int], None] = lambda *_: None,
 ) -> Iterator[Sample]:
     """Write samples of one prime, each with a seed of its own, many at a time.
 
@@ -98,15 +104,18 @@ def write_samples(
         request: what all of them have in common.
         seeds: one for each.
         scored: keep the log-probabilities.
+        errors: what bytes that are not UTF-8 become, as `Decoder` takes it.
+        show: told how much of the prime is read.
 
     Yields:
         Each, to read its pieces from.
     """
+    begun = read_beginning(network, vocabulary, request.prime, show)
     for first in range(0, len(seeds), BATCH_SIZE):
         some = seeds[first : first + BATCH_SIZE]
-        batch = _Batch(network, vocabulary, request, some, scored)
+        batch = _Batch(network, vocabulary, request, begun, some, scored)
         for index, seed in enumerate(some):
-            yield Sample(batch, index, seed)
+            yield Sample(batch, index, seed, errors)
 
 
 class _Batch:
@@ -120,11 +129,17 @@ class _Batch:
     """
 
     def __init__(
-        self, network: Network, vocabulary: Vocabulary, request: Request, seeds: Sequence[int], scored: bool
+        self,
+        network: Network,
+        vocabulary: Vocabulary,
+        request: Request,
+        begun: Beginning,
+        seeds: Sequence[int],
+        scored: bool,
     ) -> None:
         self.vocabulary = vocabulary
         self.request = request
-        self._streams = Streams(network, vocabulary, request.prime, request.choice, seeds)
+        self._streams = Streams(network, vocabulary, begun, request.choice, seeds)
         self._stop = None if request.stop is None else _StopText(request.stop, len(vocabulary))
         self._scored = scored
         self._going = np.arange(len(seeds))  # (S,), the samples that have not ended

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from charrnn import CharrnnError
-from charrnn.network import Network, log_probabilities
+from charrnn.network import Network, State, log_probabilities, quietly
 from charrnn.vocabulary import Ids, Vocabulary
 
 
@@ -99,6 +99,40 @@ READ_CHUNK = 1000  # characters of a long text that are read at once: what keeps
 _DRAWN_AHEAD = 64  # random numbers of a stream that are drawn at once
 
 
+@dataclass(frozen=True)
+class Beginning:
+    """A network that has read what texts are to continue.
+
+    Attributes:
+        logits: of the next character, (1, V).
+        state: after the last one.
+    """
+
+    logits: npt.NDArray[np.float32]
+    state: State
+
+
+@quietly
+def read_beginning(
+    network: Network, vocabulary: Vocabulary, prime: Ids, show: Callable[[int, int], None] = lambda *_: None
+) -> Beginning:
+    """Read a prime from the zero state.
+
+    Args:
+        network: the model.
+        vocabulary: its character map.
+        prime: the ids to start from, (P,); if none, the text starts as after a newline.
+        show: told how many of how many characters are read.
+    """
+    prime = beginning(vocabulary, prime)
+    state = network.zero_state()
+    for start in range(0, len(prime), READ_CHUNK):
+        show(start, len(prime))
+        logits, state = network.forward(prime[None, start : start + READ_CHUNK], state)
+    show(len(prime), len(prime))
+    return Beginning(logits[:, -1], state)
+
+
 class Streams:
     """Continuations of one prime, written side by side, each with random numbers of its own.
 
@@ -109,34 +143,31 @@ class Streams:
         logits: of the character chosen last, (S, V).
     """
 
+    @quietly
     def __init__(
-        self, network: Network, vocabulary: Vocabulary, prime: Ids, choice: Choice, seeds: Sequence[int]
+        self, network: Network, vocabulary: Vocabulary, begun: Beginning, choice: Choice, seeds: Sequence[int]
     ) -> None:
-        """Read the prime, (P,), once for all.
+        """Begin the streams.
 
         Args:
             network: the model.
-            vocabulary: its character map; the unknown symbol is never chosen.
-            prime: the ids to start from, (P,); if none, the text starts as after a newline.
+            vocabulary: its character map; only what it may write is chosen.
+            begun: what all of them continue.
             choice: how each character is chosen.
             seeds: of each stream's random numbers; the same on the same machine give the same ids.
         """
         self._network = network
         self._choice = choice
-        self._possible = np.zeros(len(vocabulary))  # added to the logits
-        if vocabulary.unknown is not None:
-            self._possible[vocabulary.unknown] = -np.inf
-        prime = beginning(vocabulary, prime)
-        state = network.zero_state()
-        for start in range(0, len(prime), READ_CHUNK):
-            logits, state = network.forward(prime[None, start : start + READ_CHUNK], state)
-        self.logits = logits[:, -1].repeat(len(seeds), axis=0)
-        self._reader = network.start([tuple(part.repeat(len(seeds), axis=0) for part in layer) for layer in state])
+        self._possible = np.where(vocabulary.writable, 0.0, -np.inf)  # added to the logits
+        self.logits = begun.logits.repeat(len(seeds), axis=0)
+        state = [tuple(part.repeat(len(seeds), axis=0) for part in layer) for layer in begun.state]
+        self._reader = network.start(state)
         self._random = [np.random.default_rng(seed) for seed in seeds]
         self._uniform = np.empty((len(seeds), 0))
         self._drawn = 0  # columns of _uniform that were used
         self._ids: npt.NDArray[np.intp] | None = None  # chosen last, and not read yet
 
+    @quietly
     def step(self) -> npt.NDArray[np.intp]:
         """Choose the next character of every stream: ids, (S,)."""
         if self._ids is not None:
@@ -155,6 +186,7 @@ class Streams:
             self._ids = (cumulative > (uniform * cumulative[:, -1])[:, None]).argmax(axis=1)
         return self._ids
 
+    @quietly
     def log_probabilities(self) -> npt.NDArray[np.float64]:
         """Of the characters chosen last in the model's own distribution, (S,): at temperature 1, of all characters."""
         assert self._ids is not None
@@ -178,13 +210,19 @@ def beginning(vocabulary: Vocabulary, prime: Ids) -> Ids:
 
 
 def generate(
-    network: Network, vocabulary: Vocabulary, prime: Ids, length: int, choice: Choice, seed: int
+    network: Network,
+    vocabulary: Vocabulary,
+    prime: Ids,
+    length: int,
+    choice: Choice,
+    seed: int,
+    show: Callable[[int, int], None] = lambda *_: None,
 ) -> Iterator[int]:
-    """Feed predictions back autoregressively: the ids of one stream of `Streams`.
+    """Feed predictions back autoregressively: the ids of one stream of `Streams`, after `read_beginning`.
 
     Yields:
         Each new id, `length` of them.
     """
-    streams = Streams(network, vocabulary, prime, choice, [seed])
+    streams = Streams(network, vocabulary, read_beginning(network, vocabulary, prime, show), choice, [seed])
     for _ in range(length):
         yield int(streams.step()[0])

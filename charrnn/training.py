@@ -16,7 +16,7 @@ from typing import NoReturn
 import numpy as np
 
 from charrnn import CharrnnError, checkpoint
-from charrnn.backend import Device, arithmetic, choose_device
+from charrnn.backend import Device, arithmetic, choose_device, tf
 from charrnn.checkpoint import Checkpoint, CorpusIdentity, Progress, Settings
 from charrnn.data import WARM_UP
 from charrnn.messages import plural
@@ -33,6 +33,7 @@ from charrnn.trainer import SCORE_CHUNK, Trainer
 SAVE_SECONDS = 60.0  # between checkpoints at the most, where nothing else is asked for
 SAVE_COST = 0.01  # share of the time that saving after validations may take
 EXPLODED = 3  # times the loss of pure guessing, ln V: no training that goes well gets there
+UNLIKE_REPORTS = 3  # validations after which one that is still worse than guessing is reported
 SAMPLE_LENGTH = 160
 FEW_STEPS = 50  # updates after which no network writes words
 
@@ -48,10 +49,20 @@ def train(job: Job, device: str | None, save_every: float | None, display: Progr
 
     Raises:
         Stopped: on SIGINT or SIGTERM, after saving.
-        CharrnnError: the device is not there, a file cannot be written, or the loss is not a number.
+        CharrnnError: the device is not there, a file cannot be written, memory is not enough, or the loss is not a
+            number.
     """
+    try:
+        _train(job, device, save_every, display)
+    except (MemoryError, tf.errors.ResourceExhaustedError):
+        raise CharrnnError(
+            "there is not enough memory for this training: lower --units, --layers, --batch-size or --seq-length"
+        ) from None
+
+
+def _train(job: Job, device: str | None, save_every: float | None, display: ProgressDisplay) -> None:
     saved = job.resume.progress if job.resume else None
-    with StopRequest(saved) as request, job.run.lock():
+    with StopRequest(saved) as request:
         place = choose_device(device)
         layout = choose_layout(place, job.settings, saved)
         shapes = weight_shapes(job.settings.network(job.corpus.vocabulary))
@@ -93,7 +104,9 @@ class _Training:
         self.progress: Progress
         self.reports: list[Report] = []
         self.saved: Progress | None = None  # what a resume would start from
-        self.unsaved_best: Checkpoint | None = None
+        self.best: Checkpoint | None = None  # kept, so that a folder that goes away can be written anew
+        self.best_is_saved = False
+        self.syncs = True
         self.tried_step = 0  # what was last written down, or failed to be
         self.tried_at = time.monotonic()
         self.saving = 0.0  # seconds that it took
@@ -162,9 +175,7 @@ class _Training:
         try:
             self.save()
         except NotWrittenError as error:
-            raise CharrnnError(
-                f"{error}; the training was not begun: make room there, or name another place with --checkpoints-dir"
-            ) from None
+            raise CharrnnError(f"{error}; the training was not begun: {error.remedy}") from None
 
     @property
     def settings(self) -> Settings:
@@ -190,17 +201,32 @@ class _Training:
             self.display.note(f"{error}; a new one is begun, without the rows before")
             reports = []
         self.reports = [report for report in reports if report.step <= self.progress.step]
+        self._take_up_best(saved)
         self.seconds_before = self.reports[-1].seconds if self.reports else 0.0
         self.display.note(
             f"continuing {self.run.folder} at step {self.progress.step:,} of {self.progress.total_steps:,}"
         )
-        if self.progress != self.saved:
+        threads, arithmetic_before = self.saved.threads, self.saved.arithmetic
+        if (self.progress.threads, self.progress.arithmetic) != (threads, arithmetic_before):
             change = (
-                f"with {plural(self.progress.threads, 'thread')} instead of {self.saved.threads:,}"
-                if self.progress.threads != self.saved.threads
+                f"with {plural(self.progress.threads, 'thread')} instead of {threads:,}"
+                if self.progress.threads != threads
                 else "on another processor or with another TensorFlow"
             )
             self.display.note(f"{change}: it will end as well as without the stop, but not in the same bytes")
+
+    def _take_up_best(self, saved: Checkpoint) -> None:
+        if saved.progress.best_step is None:
+            return
+        try:
+            best = checkpoint.load(self.run.best)
+            if best.settings != saved.settings or best.vocabulary.characters != saved.vocabulary.characters:
+                raise CharrnnError(f"{self.run.best}: of another run")
+        except CharrnnError as error:
+            self.display.note(f"{error}; the best weights are lost, the next validation's take their place")
+            self.progress = dataclasses.replace(self.progress, best_step=None, best_loss=None)
+        else:
+            self.best, self.best_is_saved = best, True
 
     def _meanwhile(self) -> CharrnnError:
         return CharrnnError(f"{self.run.folder} was trained by another process meanwhile: give the command again")
@@ -227,11 +253,28 @@ class _Training:
         start = time.monotonic()
         self.tried_step = self.progress.step
         try:
-            self.run.save(self.snapshot(self.trainer.training_tensors()), self.reports, self.unsaved_best)
+            is_synced = self.write(self.snapshot(self.trainer.training_tensors()))
         finally:
             self.tried_at = time.monotonic()
             self.saving = self.tried_at - start
-        self.saved, self.unsaved_best = self.progress, None
+        self.saved = self.progress
+        if self.syncs and not is_synced:
+            self.syncs = False
+            self.display.note(
+                f"the file system of {self.run.folder} does not sync files: after a power cut the last saves may be "
+                "missing"
+            )
+
+    def write(self, last: Checkpoint | None) -> bool:
+        """Write the run's files, the best weights only if they are not there; whether they were synced.
+
+        Raises:
+            NotWrittenError: a file cannot be written.
+        """
+        best = None if self.best_is_saved and self.run.best.exists() else self.best
+        is_synced = self.run.save(last, self.reports, best)
+        self.best_is_saved = True
+        return is_synced
 
     def save_or_go_on(self) -> None:
         """Save, or say that it failed: the next save may do better, and writes all that this one did not."""
@@ -249,13 +292,20 @@ class _Training:
         try:
             self.save()
         except NotWrittenError as error:
+            next_time = "goes on from there" if self.is_kept else "starts anew"
             raise CharrnnError(
-                f"{error}; what is kept is {self._kept}: mend this, and the same command goes on from there"
+                f"{error}; what is kept is {self._kept}: mend this, and the same command {next_time}"
             ) from None
 
     @property
+    def is_kept(self) -> bool:
+        """Whether what was saved last is still there."""
+        return self.saved is not None and self.run.last.exists()
+
+    @property
     def _kept(self) -> str:
-        assert self.saved is not None  # since `begin`
+        if self.saved is None or not self.is_kept:
+            return f"nothing, since {self.run.folder} is gone"
         return f"step {self.saved.step:,} of {self.saved.total_steps:,}"
 
     def save_is_due(self) -> bool:
@@ -275,12 +325,12 @@ class _Training:
             if math.isfinite(loss)
             else "is no longer a number"
         )
-        if self.saved is None:
-            kept = "nothing is saved: try again with"
-        else:
+        if self.is_kept:
             kept = f"the checkpoints in {self.run.folder} are from before: try again with --fresh and"
             with contextlib.suppress(NotWrittenError):  # what is said is true all the same
-                self.run.save(None, self.reports, self.unsaved_best)
+                self.write(None)
+        else:
+            kept = "nothing is saved: try again with"
         raise CharrnnError(
             f"the loss {what} at step {self.progress.step:,}; {kept} a --learning-rate lower than "
             f"{self.settings.learning_rate:g}"
@@ -334,7 +384,7 @@ class _Training:
 
     def stop(self, number: int) -> NoReturn:
         """Save what is not saved, and stop for a signal."""
-        if self.saved != self.progress:
+        if self.saved != self.progress or not self.is_kept:
             self.save_or_fail()
         raise Stopped(number, self.progress)
 
@@ -360,7 +410,7 @@ class _Training:
         is_best = self.progress.best_loss is None or val_loss < self.progress.best_loss
         if is_best:
             self.progress = dataclasses.replace(self.progress, best_step=report.step, best_loss=val_loss)
-            self.unsaved_best = self.snapshot({})
+            self.best, self.best_is_saved = self.snapshot({}), False
         sample = None
         if self.display.shows_samples:
             network = Network(self.config, self.trainer.weights())
@@ -369,6 +419,17 @@ class _Training:
             ids = generate(network, vocabulary, no_prime, SAMPLE_LENGTH, Choice(0.8), report.step)
             sample = "".join(vocabulary.decode(ids))
         self.display.report(report, is_best, sample)
+        if len(self.reports) == UNLIKE_REPORTS:
+            self.say_if_worse_than_guessing()
+
+    def say_if_worse_than_guessing(self) -> None:
+        """Say so if even the best validation is: then its part of the text is unlike the rest."""
+        guessing = math.log(max(2, self.config.vocabulary_size))
+        if self.progress.best_loss is not None and self.progress.best_loss > guessing:
+            self.display.note(
+                f"no validation loss is below {guessing:.3f} nats, that of guessing: the last tenth of the text is "
+                "unlike the rest, which the network learns from"
+            )
 
     def finish(self) -> None:
         """Score the best weights in one sequential pass, and write the result down."""
@@ -376,7 +437,7 @@ class _Training:
             self.display.note(
                 f"the validation loss has not fallen since step {self.progress.best_step:,}: that is what is kept"
             )
-        best = self.unsaved_best or checkpoint.load(self.run.best)
+        best = self.best or self.snapshot({})
         network = Network(self.config, best.weights)
         start = self.corpus.validation_start
         warm_up = self.corpus.ids[max(0, start - 1 - WARM_UP) : start]
@@ -392,9 +453,9 @@ class _Training:
                 if self.request.signal is not None:
                     self.stop(self.request.signal)
         final_loss = total / (len(part) - 1)
-        self.unsaved_best = dataclasses.replace(
-            best, progress=dataclasses.replace(best.progress, final_loss=final_loss)
-        )
+        self.best_is_saved = False
+        self.best = dataclasses.replace(best, progress=dataclasses.replace(best.progress, final_loss=final_loss))
         self.progress = dataclasses.replace(self.progress, final_loss=final_loss)
         self.save_or_fail()
+        self.say_if_worse_than_guessing()
         self.display.finished(self.progress, len(part) - 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import dataclasses
 import sys
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -46,10 +47,15 @@ class Vocabulary:
             own characters) or `bytes` (the 256 byte values, for raw bytes).
         characters: the characters in the order of their ids; for `bytes`, U+0000 to U+00FF stand
             for the byte values.
+        known: those of them that the model has been trained on, in the same order: by its run, or by the run
+            that it was started from. None: all.
+        seen: those that the run's own text has, in the same order: what the model writes. None: all.
     """
 
     kind: str
     characters: str
+    known: str | None = None
+    seen: str | None = None
 
     @staticmethod
     def ascii() -> Vocabulary:
@@ -60,6 +66,29 @@ class Vocabulary:
     def bytes() -> Vocabulary:
         """The 256 byte values."""
         return Vocabulary("bytes", "".join(map(chr, range(256))))
+
+    def restricted(self, known: Iterable[str], seen: Iterable[str]) -> Vocabulary:
+        """The same characters and ids, of which the model has been trained on `known` and its text has `seen`."""
+
+        def some(characters: Iterable[str]) -> str | None:
+            among = set(characters)
+            chosen = "".join(c for c in self.characters if c in among)
+            return None if chosen == self.characters else chosen
+
+        return dataclasses.replace(self, known=some(known), seen=some(seen))
+
+    @property
+    def unrestricted(self) -> Vocabulary:
+        """The same, all characters known: what a text is scored with and compared in."""
+        return self.restricted(self.characters, self.characters)
+
+    @property
+    def writable(self) -> npt.NDArray[np.bool_]:
+        """Which ids the model may write, (V,): those that its text has, and never the unknown symbol."""
+        mask = np.zeros(len(self), np.bool_)
+        # A text can consist of nothing but characters outside; its model writes any of the others.
+        mask[[self._id_of[c] for c in self.seen_characters or self.characters]] = True
+        return mask
 
     def __len__(self) -> int:
         """The number of ids, the unknown symbol included."""
@@ -79,11 +108,26 @@ class Vocabulary:
     def _id_of(self) -> dict[str, int]:
         return {character: index for index, character in enumerate(self.characters)}
 
+    @property
+    def known_characters(self) -> str:
+        """`known`, spelled out."""
+        return self.characters if self.known is None else self.known
+
+    @property
+    def seen_characters(self) -> str:
+        """`seen`, spelled out."""
+        return self.characters if self.seen is None else self.seen
+
+    @cached_property
+    def _known(self) -> frozenset[str]:
+        return frozenset(self.known_characters)
+
     def __contains__(self, character: str) -> bool:
-        return character in self._id_of
+        """Whether the model knows a character."""
+        return character in self._known
 
     def id_of(self, character: str) -> int | None:
-        """The character's id, None if the model does not know it."""
+        """The character's id, None if it has none; it may have one and not be known."""
         return self._id_of.get(character)
 
     def normalise(self, text: str, note: Note = ignore_note) -> str:
@@ -112,19 +156,25 @@ class Vocabulary:
         )
         return text.translate({ord(c): ASCII_EQUIVALENTS[c] for c in counts})
 
-    def encode(self, text: str) -> Ids:
-        """Ids of a text, shape (len(text),). Characters outside become the unknown symbol.
+    def encode(self, text: str, outside: int | None = None) -> Ids:
+        """Ids of a text, shape (len(text),).
+
+        Args:
+            text: any text.
+            outside: the id of characters that have none, the unknown symbol's or the first that is free; None: the
+                unknown symbol's.
 
         Raises:
-            KeyError: a character outside, and there is no unknown symbol.
+            KeyError: a character has no id, and there is none for such characters.
         """
-        outside = len(self) if self.unknown is None else self.unknown
-        table = np.full(sys.maxunicode + 1, outside, dtype=np.int64)
+        outside = self.unknown if outside is None else outside
+        missing = len(self) if outside is None else outside
+        table = np.full(sys.maxunicode + 1, missing, dtype=np.int64)
         table[[ord(c) for c in self.characters]] = np.arange(len(self.characters))
-        ids = np.empty(len(text), dtype=self.dtype)
+        ids = np.empty(len(text), np.uint32 if outside == len(self) else self.dtype)
         for start in range(0, len(text), _CHUNK):
             found = table[_code_points(text[start : start + _CHUNK])]
-            if self.unknown is None and found.size and found.max() == outside:
+            if outside is None and found.size and found.max() == missing:
                 raise KeyError(text[start + int(found.argmax())])
             ids[start : start + len(found)] = found
         return ids
@@ -143,9 +193,9 @@ class Vocabulary:
                 return candidate
         return None
 
-    def decode(self, ids: Iterable[int]) -> Iterator[str]:
-        """The text of ids: for each the text that it completes, and at the end what is left."""
-        decoder = Decoder(self)
+    def decode(self, ids: Iterable[int], errors: str = "replace") -> Iterator[str]:
+        """The text of ids: for each the text that it completes, and at the end what is left; see `Decoder`."""
+        decoder = Decoder(self, errors)
         for id in ids:
             yield decoder.decode((id,))
         if left := decoder.decode((), final=True):
@@ -155,16 +205,23 @@ class Vocabulary:
 class Decoder:
     """Turns the ids of one text into characters, in as many pieces as one likes.
 
-    Bytes wait until they make up a character of UTF-8; invalid or unfinished ones become U+FFFD.
+    Bytes wait until they make up a character of UTF-8.
 
     Attributes:
         invalid: how many sequences of bytes became U+FFFD.
     """
 
-    def __init__(self, vocabulary: Vocabulary) -> None:
+    def __init__(self, vocabulary: Vocabulary, errors: str = "replace") -> None:
+        """Begin a text.
+
+        Args:
+            vocabulary: of the ids.
+            errors: what invalid or unfinished bytes of a `bytes` vocabulary become: `replace` gives U+FFFD,
+                `surrogateescape` what encodes to the same bytes again.
+        """
         self.invalid = 0
         self._characters = vocabulary.characters + ("\ufffd" if vocabulary.unknown is not None else "")
-        self._utf8 = codecs.getincrementaldecoder("utf-8")("replace") if vocabulary.kind == "bytes" else None
+        self._utf8 = codecs.getincrementaldecoder("utf-8")(errors) if vocabulary.kind == "bytes" else None
 
     @property
     def waits(self) -> bool:

@@ -69,11 +69,12 @@ class Source:
 
     def summary(self, vocabulary: Vocabulary) -> str:
         """A line on what is taken over, and how much of a text's vocabulary is new."""
-        settings, known = self.model.settings, len(self.model.vocabulary.characters)
+        settings, source = self.model.settings, self.model.vocabulary
+        known = len(source.known_characters)
+        new = sum(character not in source for character in vocabulary.seen_characters)
         return (
             f"starting from {self.path}: {settings.layers} x {settings.units} {settings.cell.upper()}, "
-            f"{plural(known, 'byte' if vocabulary.kind == 'bytes' else 'character')} known, "
-            f"{len(vocabulary.characters) - known:,} new"
+            f"{plural(known, 'byte' if source.kind == 'bytes' else 'character')} known, {new:,} new"
         )
 
     def initial_weights(self, corpus: Corpus, fresh: Mapping[str, Array]) -> dict[str, Array]:

@@ -256,6 +256,7 @@ def all_cases(chance: random.Random) -> Iterator[Case]:
         "wrong keys": forgeries.wrong_keys(),
         "spelled otherwise": forgeries.other_spellings(),
         "other version": forgeries.other_versions(),
+        "wrong characters": forgeries.wrong_characters(),
         "not a file": not_files(),
         "20 GB without content": sparse_files(),
         "another format": other_formats(),

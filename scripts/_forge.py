@@ -23,7 +23,7 @@ def small_checkpoint(characters: str = '\na"\\\u00e9\U0001f600') -> Checkpoint:
         batch_size=3, seq_length=8, learning_rate=0.005, epochs=2, minutes=None, seed=7, precision="auto",
         init_from=None,
     )  # fmt: skip
-    vocabulary = Vocabulary("text", characters)
+    vocabulary = Vocabulary("text", characters).restricted(characters[:-1], characters[:-2])
     random = np.random.default_rng(0)
     weights = {
         name: random.normal(0, 0.5, shape).astype(np.float32)

@@ -336,6 +336,35 @@ def other_spellings() -> Named:
 
 def other_versions() -> Named:
     """Formats of the future, and of none."""
-    for version in (0, 1, 3, -1, 10**30, 1.0, 1.5, "1", True, None, [], [1], {}):
+    for version in (0, 1, 2, 4, -1, 10**30, 1.0, 1.5, "1", True, None, [], [1], {}):
         yield repr(version), forged({**DOCUMENT, "format": version})
-    yield "3, with other keys", forged({"format": 3, "model": {}, "checksum": "0" * 64})
+    yield "4, with other keys", forged({"format": 4, "model": {}, "checksum": "0" * 64})
+    yield "2, with what 3 added as null", forged({**DOCUMENT, "format": 2, "known": None, "seen": None})
+    for key in ("known", "seen"):
+        yield f"3, without {key}", forged({name: value for name, value in DOCUMENT.items() if name != key})
+
+
+def wrong_characters() -> Named:
+    """Characters that the model knows, or its text has, and which cannot be."""
+    everything, known, seen = (DOCUMENT[key] for key in ("characters", "known", "seen"))
+    for key, good in (("known", known), ("seen", seen)):
+        for value in (
+            1,
+            True,
+            [],
+            [good],
+            {},
+            "",
+            everything,
+            good[::-1],
+            good + good[-1],
+            good + "z",
+            good + "\ud800",
+        ):
+            yield f"{key} is {value!r}", forged({**DOCUMENT, key: value})
+    yield "seen and known exchanged", forged({**DOCUMENT, "known": seen, "seen": known})
+    yield "seen what is not known", forged({**DOCUMENT, "seen": None})
+    yield (
+        "known bytes",
+        forged({**DOCUMENT, "characters": None, "settings": {**DOCUMENT["settings"], "vocabulary": "bytes"}}),
+    )

@@ -19,6 +19,7 @@ from charrnn.checkpoint import (
     CorpusIdentity,
     Progress,
     Settings,
+    checksum,
     from_bytes,
     load,
     to_bytes,
@@ -41,7 +42,8 @@ def make(
 ) -> Checkpoint:
     random = np.random.default_rng(0)
     vocabulary = {
-        "ascii": Vocabulary.ascii(), "bytes": Vocabulary.bytes(), "text": Vocabulary("text", characters)
+        "ascii": Vocabulary.ascii().restricted("abc", "ab"), "bytes": Vocabulary.bytes(),
+        "text": Vocabulary("text", characters).restricted(characters, characters[:3]),
     }[settings.vocabulary]  # fmt: skip
     shapes = weight_shapes(settings.network(vocabulary)), training_shapes(settings, vocabulary)
     weights, training = (
@@ -161,7 +163,14 @@ def test_a_forgers_checksum_is_no_obstacle_by_itself() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format": 1}, "format 1; this charrnn reads format 2"),
+        ({"format": 1}, "format 1; this charrnn reads formats 2 to 3"),
+        ({"format": 2}, "unknown or missing keys in the configuration"),
+        ({"known": 'ab"', "seen": "\u00e9"}, "seen characters are not known"),
+        ({"known": "ba"}, "another order"),
+        ({"known": 'ab"\\\u00e9漢\U0001f600\n'}, "another order"),  # which null says
+        ({"seen": "az"}, "another order"),
+        ({"seen": ""}, "no seen characters"),
+        ({"seen": 1}, "not a text"),
         ({"settings.units": 10**9}, "units is 1000000000"),
         ({"settings.units": 65537}, "units is 65537"),
         ({"settings.units": 7}, "not the one that follows"),
@@ -278,3 +287,15 @@ def test_a_link_in_the_temporary_files_place_is_not_followed(tmp_path: Path) -> 
     write_atomically(path, b"picture")
     assert (victim.read_text(), path.read_bytes()) == ("whole", b"picture")
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["loss.png", "victim"]
+
+
+def test_each_format_ever_written_is_read_and_written_again_to_the_same_bytes() -> None:
+    """The file is of the last charrnn that wrote format 2; its model knows, and writes, all of its vocabulary."""
+    data = (Path(__file__).parent / "data" / "format_2.safetensors").read_bytes()
+    found = from_bytes(data)
+    assert (found.format, found.vocabulary) == (2, Vocabulary.ascii())
+    assert to_bytes(found) == data
+    assert json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]["charrnn"].count(
+        checksum(found)
+    )
+    assert from_bytes(to_bytes(dataclasses.replace(found, format=3))).format == 3

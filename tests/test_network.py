@@ -7,10 +7,7 @@ import pickle
 
 import numpy as np
 import pytest
-from conftest import with_blas
-from threadpoolctl import threadpool_info, threadpool_limits
 
-from charrnn.blas import FastestNumber
 from charrnn.network import Network, NetworkConfig, weight_shapes
 from charrnn.vocabulary import Ids
 
@@ -64,49 +61,6 @@ def test_one_character_at_a_time_is_the_same_as_all_at_once(cell: str) -> None:
     for t in range(20):
         logits, state = network.forward(ids[:, t : t + 1], state)
         np.testing.assert_allclose(logits[:, 0], together[:, t], rtol=0, atol=1e-5)
-
-
-@with_blas
-@pytest.mark.parametrize("cell", CELLS)
-@pytest.mark.parametrize(("layers", "units"), [(1, 1024), (2, 512)])
-@pytest.mark.parametrize("streams", [1, 8])
-def test_a_large_network_reads_the_same_with_any_number_of_threads(
-    cell: str, layers: int, units: int, streams: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    config = NetworkConfig(30, 8, units, layers, cell)
-    alone, network = (Network(config, random_weights(config)) for _ in range(2))
-    ids = np.random.default_rng(2).integers(0, 30, (streams, 40))
-    with threadpool_limits(1, "blas"):
-        expected, _ = alone.forward(ids, alone.zero_state(streams))
-        reader = alone.start(alone.zero_state(streams))
-        one_by_one = [reader.read(ids[:, t]).copy() for t in range(40)]
-    np.testing.assert_allclose(np.stack(one_by_one, axis=1), expected, rtol=0, atol=1e-4)
-    used = set()
-
-    def take_turns(choice: FastestNumber, _: float) -> None:
-        used.add(choice.number)
-        numbers = sorted(choice.seconds)
-        choice.number = numbers[(numbers.index(choice.number) + 1) % len(numbers)]
-
-    monkeypatch.setattr(FastestNumber, "took", take_turns)
-    with threadpool_limits(4, "blas"):
-        found, _ = network.forward(ids, network.zero_state(streams))
-        used.clear()
-        reader = network.start(network.zero_state(streams))
-        for t in range(40):
-            assert (reader.read(ids[:, t]) == one_by_one[t]).all()
-        assert {library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"} == {4}
-    # Of several streams another BLAS may add up the products in another order for each number.
-    is_known = streams == 1 or {"Haswell", "Zen"} & {library.get("architecture") for library in threadpool_info()}
-    assert used == {1, 2, 4} if is_known else used <= {1, 2, 4}
-    used.clear()
-    with threadpool_limits(2, "blas"):  # what NumPy may use has changed meanwhile
-        reader = network.start(network.zero_state(streams))
-        for t in range(6):
-            assert (reader.read(ids[:, t]) == one_by_one[t]).all()
-        assert {library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"} == {2}
-    assert used == {1, 2} if is_known else used <= {1, 2}
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
 
 
 def test_a_large_network_that_was_used_can_be_copied_and_sent() -> None:

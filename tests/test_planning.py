@@ -104,14 +104,14 @@ def test_the_command_that_continues_can_be_typed(tmp_path: Path, monkeypatch: py
     assert job.run.name == "two words; 'quoted'"
     import shlex
 
-    assert shlex.split(job.command) == ["charrnn", "train", str(odd)]
+    assert shlex.split(job.commands.resume) == ["charrnn", "train", str(odd)]
     job = plan(odd, "n", "elsewhere", "cpu", 30)
     assert isinstance(job, Job)
-    assert shlex.split(job.command) == [
+    assert shlex.split(job.commands.resume) == [
         "charrnn", "train", "--name", "n", "--checkpoints-dir", "elsewhere", "--device", "cpu", "--save-every", "30",
         str(odd),
     ]  # fmt: skip
-    assert job.sample_command == "charrnn sample --checkpoints-dir elsewhere --checkpoint n"
+    assert job.commands.sample == "charrnn sample --checkpoints-dir elsewhere --checkpoint n"
 
 
 def test_the_command_that_continues_knows_the_environment_and_odd_names(
@@ -122,11 +122,11 @@ def test_the_command_that_continues_knows_the_environment_and_odd_names(
     monkeypatch.setenv("CHARRNN_CHECKPOINTS_DIR", "elsewhere")
     job = plan(Path("-x.txt"), None, "elsewhere")
     assert isinstance(job, Job)
-    assert job.command == "charrnn train -- -x.txt"
-    assert job.sample_command == "charrnn sample --checkpoint x"
+    assert job.commands.resume == "charrnn train -- -x.txt"
+    assert job.commands.sample == "charrnn sample --checkpoint x"
     job = plan(Path("-x.txt"), None, "checkpoints")
     assert isinstance(job, Job)
-    assert job.command == "charrnn train --checkpoints-dir checkpoints -- -x.txt"
+    assert job.commands.resume == "charrnn train --checkpoints-dir checkpoints -- -x.txt"
 
 
 def test_the_least_length_is_found_at_once_for_the_largest_windows() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import math
 import os
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import PROJECT, Command, chain_model, corpus, environment
+from conftest import PROJECT, Command, chain_model, corpus, environment, on_terminal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -125,9 +126,27 @@ def test_bytes_are_written_as_whole_characters(chain: None, charrnn: Command) ->
     assert result.stderr == ""
     result = charrnn(*options, "utf8.safetensors", "--stop", "\U0001f4bb")
     assert result.stdout == "a\u00e9"
-    result = charrnn(*options, "noise.safetensors", "--length", "11", "--count", "2")
-    assert result.stdout == "a\ufffdb\na\ufffdb\na\n%\n" * 2
+    result = charrnn(*options, "noise.safetensors", "--length", "11", "--count", "2", "--json")
+    assert [json.loads(line)["text"] for line in result.stdout.splitlines()] == ["a\ufffdb\na\ufffdb\na"] * 2
     assert result.stderr.splitlines()[1:] == ["4 invalid sequences of bytes became U+FFFD"]
+
+
+def test_a_model_of_bytes_writes_its_very_bytes_to_a_pipe(chain: None, tmp_path: Path) -> None:
+    """On a terminal and as JSON they are text, where what is not UTF-8 becomes U+FFFD; JSON has the bytes too."""
+    call = ("sample", "--checkpoint", "noise.safetensors", "--temperature", "0", "--seed", "1", "--length", "11")
+    command = [sys.executable, "-m", "charrnn", *call]
+    written = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, check=True)
+    assert written.stdout == b"a\xf0\x9fb\na\xf0\x9fb\na"
+    as_json = subprocess.run([*command, "--json"], cwd=tmp_path, env=environment(), capture_output=True, check=True)
+    line = json.loads(as_json.stdout)
+    assert base64.b64decode(line["bytes"]) == written.stdout
+    assert line["text"] == written.stdout.decode(errors="replace")
+    shown, _ = on_terminal(tmp_path, *call)
+    assert shown.splitlines()[0] == line["text"].splitlines()[0]
+    asked = subprocess.run(
+        [*command, "--interactive"], cwd=tmp_path, env=environment(), input=b"\n", capture_output=True, check=True
+    )
+    assert asked.stdout == written.stdout
 
 
 @pytest.mark.parametrize("options", [(), ("--json",), ("--count", "2"), ("--count", "2", "--json")], ids=" ".join)

@@ -191,6 +191,8 @@ def test_a_finished_run_says_so_and_changes_nothing(trained: Path, charrnn: Comm
     [line] = result.stderr.splitlines()
     assert "is finished" in line
     assert "--fresh" in line
+    where = f"--checkpoints-dir {folder}"
+    assert f"go on from what it learned: charrnn train {where} --init-from small --name small-1 {trained}" in line
     assert before == {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in (folder / "small").iterdir()}
 
 

@@ -41,7 +41,7 @@ def assert_taken_over(new: Checkpoint, old: Checkpoint) -> None:
     for name, weight in new.weights.items():
         if name.startswith("layer"):
             assert weight.tobytes() == old.weights[name].tobytes(), name
-    for character in old.vocabulary.characters:
+    for character in old.vocabulary.known_characters:
         a, b = new.vocabulary.id_of(character), old.vocabulary.id_of(character)
         assert new.weights["embedding"][a].tobytes() == old.weights["embedding"][b].tobytes()
         assert new.weights["softmax.kernel"][:, a].tobytes() == old.weights["softmax.kernel"][:, b].tobytes()
@@ -59,15 +59,18 @@ def test_weights_are_taken_over_and_new_characters_added(
     result = charrnn("train", "french.txt", "--init-from", "small", *UNCHANGED)
     assert result.returncode == 0, result.stderr
     own = "".join(sorted({character for character in FRENCH if not character.isascii()}))
-    said = f"starting from checkpoints/small/best.safetensors: 1 x 32 LSTM, 97 characters known, {len(own)} new\n"
+    known = len(set(tales))
+    new = len(set(FRENCH + tales[:200]) - set(tales))
+    said = f"starting from checkpoints/small/best.safetensors: 1 x 32 LSTM, {known} characters known, {new} new\n"
     assert said in result.stderr
     english, french = (checkpoint.load(path) for path in (source.best, Run(tmp_path / "checkpoints/french").last))
-    assert french.vocabulary == Vocabulary("text", PRINTABLE_ASCII + own)
+    text = FRENCH + tales[:200]
+    assert french.vocabulary == Vocabulary("text", PRINTABLE_ASCII + own).restricted(tales + text, text)
     assert french.settings.init_from == checkpoint.checksum(english)
     assert_taken_over(french, english)
 
     # What is new is, before any training, about as probable as it is frequent.
-    corpus = read_corpus(read_bytes([str(tmp_path / "french.txt")]), "text", known=PRINTABLE_ASCII)
+    corpus = read_corpus(read_bytes([str(tmp_path / "french.txt")]), "text", model=Vocabulary.ascii())
     network = Network(french.config, french.weights)
     logits, _ = network.forward(corpus.training[None], network.zero_state())
     probabilities = np.exp(logits[0].astype(np.float64))
@@ -79,9 +82,11 @@ def test_weights_are_taken_over_and_new_characters_added(
     (tmp_path / "more.txt").write_text(tales[:3000] + "Straße\n")
     result = charrnn("train", "more.txt", "--init-from", "checkpoints/french/last.safetensors", *UNCHANGED)
     assert result.returncode == 0, result.stderr
-    assert f"{97 + len(own)} characters known, 1 new\n" in result.stderr
+    assert f"{known + new} characters known, 1 new\n" in result.stderr
     more = checkpoint.load(Run(tmp_path / "checkpoints/more").last)
-    assert more.vocabulary == Vocabulary("text", PRINTABLE_ASCII + own + "ß")
+    assert more.vocabulary == Vocabulary("text", PRINTABLE_ASCII + own + "ß").restricted(
+        tales + text + "ß", tales[:3000] + "Straße\n"
+    )
     assert_taken_over(more, french)
 
 
@@ -92,7 +97,7 @@ def test_of_a_fixed_vocabulary_everything_is_taken_over(tmp_path: Path, kind: st
     model = chain_model(vocabulary, "abc", noise=1.0)
     (tmp_path / "model.safetensors").write_bytes(checkpoint.to_bytes(model))
     job = plan(tmp_path, init_from=str(tmp_path / "model.safetensors"))
-    assert job.corpus.vocabulary == vocabulary
+    assert job.corpus.vocabulary == (vocabulary if kind == "bytes" else vocabulary.restricted(PRINTABLE_ASCII, "cab "))
     assert job.source is not None
     fresh = {name: np.full_like(weight, 9) for name, weight in model.weights.items()}
     weights = job.source.initial_weights(job.corpus, fresh)
@@ -110,14 +115,14 @@ def test_the_command_that_continues_does_without_the_source(tmp_path: Path) -> N
     (tmp_path / "model.safetensors").write_bytes(checkpoint.to_bytes(chain_model(Vocabulary.ascii(), "abc")))
     job = plan(tmp_path, init_from=str(tmp_path / "model.safetensors"))
     assert job.settings.init_from is not None
-    assert job.command == f"charrnn train --checkpoints-dir {tmp_path}/runs {tmp_path}/x.txt"
+    assert job.commands.resume == f"charrnn train --checkpoints-dir {tmp_path}/runs {tmp_path}/x.txt"
 
 
 def test_a_text_without_a_character_that_is_known_has_a_start_too(tmp_path: Path) -> None:
     """Its characters share what there is, as they are frequent."""
     (tmp_path / "model.safetensors").write_bytes(checkpoint.to_bytes(chain_model(Vocabulary("text", "xyz"), "xyz")))
     job = plan(tmp_path, init_from=str(tmp_path / "model.safetensors"))
-    assert job.corpus.vocabulary == Vocabulary("text", "xyz abc")
+    assert job.corpus.vocabulary == Vocabulary("text", "xyz abc").restricted("xyz abc", " abc")
     assert job.source is not None
     fresh = {
         "embedding": np.zeros((7, 3), np.float32),
