@@ -300,20 +300,14 @@ def _refuse_too_large(settings: Settings, vocabulary: Vocabulary, source: Source
     Raises:
         CharrnnError: it is one.
     """
-
-    def count_weights(**smaller: Any) -> int:
-        shapes = weight_shapes(dataclasses.replace(settings, **smaller).network(vocabulary))
-        return sum(map(math.prod, shapes.values()))
-
-    limit, weights = memory_limit(), count_weights()
-    if limit is None or 4 * _COPIES * weights <= limit:
-        return
-    sizes = ("units", "layers", "embedding")
-    largest = min(sizes, key=lambda size: count_weights(**{size: -(-getattr(settings, size) // 2)}))
-    raise CharrnnError(
-        f"a network of {weights:,} weights needs {4 * _COPIES * weights / 2**30:,.1f} GiB of memory to train, and "
-        f"there are {limit / 2**30:,.1f}: " + ("start from a smaller model" if source else f"lower --{largest}")
-    )
+    weights = sum(map(math.prod, weight_shapes(settings.network(vocabulary)).values()))
+    limit = memory_limit()
+    if limit is not None and 4 * _COPIES * weights > limit:
+        raise CharrnnError(
+            f"a network of {weights:,} weights needs {4 * _COPIES * weights / 2**30:,.1f} GiB of memory to train, and "
+            f"there are {limit / 2**30:,.1f}: "
+            + ("start from a smaller model" if source else "lower --units or --layers")
+        )
 
 
 def load_last(run: Run) -> Checkpoint | None:
