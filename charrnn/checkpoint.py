@@ -290,7 +290,7 @@ def load(path: Path) -> Checkpoint:
         raise CharrnnError(f"{path}: no such checkpoint", exit_code=2) from None
     except OSError as error:
         raise CharrnnError(f"{path}: cannot be read: {error.strerror or error}") from None
-    except _FormatError as error:
+    except ValueError as error:  # the content, or a name that no file can have
         raise CharrnnError(f"{path}: {error}") from None
 
 

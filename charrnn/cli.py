@@ -225,8 +225,10 @@ def train(
         with job.run.lock(say):
             with _waiting_for("loading TensorFlow"):
                 from charrnn.progress import choose_display
+
+                display = choose_display()  # before the environment is set up for Keras
                 from charrnn.training import train
-            train(job, device, save_every, choose_display())
+            train(job, device, save_every, display)
     except Stopped as stopped:
         if stopped.progress is None:
             say("stopped while the training was set up: nothing is saved yet, the same command starts anew")

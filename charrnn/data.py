@@ -186,8 +186,14 @@ def _binary(name: str, place: str) -> CharrnnError:
 
 _LOOKED_AT = 1 << 15  # bytes before and behind a place, from which its encoding is guessed
 _SHOWN = 15  # characters before and behind it that are shown as a guess reads them
-_LEAST_COHERENCE = 0.2  # of letters with those of a language, by charset-normalizer's measure
-_TIE = 0.05  # of coherence: guesses that are no further apart are equally good
+_LEAST_COHERENCE = 0.15  # of letters with those of a language, by charset-normalizer's measure
+_TIE, _TIE_OF_CP1252 = 0.05, 0.15  # of coherence: guesses no further apart are equally good; cp1252 is the likeliest
+_ENCODINGS = (
+    *("cp1250", "cp1251", "cp1252", "cp1253", "cp1254", "cp1255", "cp1256", "cp1257", "iso8859_2", "iso8859_5"),
+    *("iso8859_7", "koi8_r", "koi8_u", "cp437", "cp850", "cp852", "cp866", "mac_roman", "cp874"),
+    *("gb18030", "big5", "cp932", "euc_jp", "cp949"),
+)
+"""Those that text files are found in; of all that Python knows, one of another continent often fits by chance."""
 _WINDOWS_PUNCTUATION = b"\x85\x91\x92\x93\x94\x96\x97\xa0"
 """Ellipsis, quotes, dashes and the fixed space, in every Windows code page for a Latin script."""
 
@@ -225,12 +231,15 @@ def _likely_encoding(piece: bytes) -> str | None:
         return "cp1252"
     import charset_normalizer  # 20 ms, for this message alone
 
-    found = [match for match in charset_normalizer.from_bytes(piece) if match.coherence > _LEAST_COHERENCE]
+    found = [
+        match
+        for match in charset_normalizer.from_bytes(piece, cp_isolation=list(_ENCODINGS))
+        if match.coherence > _LEAST_COHERENCE
+    ]
     best = max((match.coherence for match in found), default=0.0)
+    if any("cp1252" in match.could_be_from_charset and match.coherence > best - _TIE_OF_CP1252 for match in found):
+        return "cp1252"
     found = [match for match in found if match.coherence > best - _TIE]
-    for match in found:
-        if {"cp1252", "latin_1"} & {match.encoding, *match.could_be_from_charset}:
-            return "cp1252"
     if len(found) > 1:
         # Code pages for Cyrillic have large letters where others have small ones: most letters of a text are small.
         found = [match for match in found if sum(map(str.islower, str(match))) > sum(map(str.isupper, str(match)))]

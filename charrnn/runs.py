@@ -293,7 +293,11 @@ def _is_there(path: Path) -> bool:
     """
     try:
         os.lstat(path)
-    except (FileNotFoundError, NotADirectoryError):
+    except (
+        FileNotFoundError,
+        NotADirectoryError,
+        ValueError,
+    ):  # no file can have a NUL or half a character in its name
         return False
     return True
 
@@ -415,8 +419,6 @@ def find_checkpoint(where: str | None, folder: str, note: Note = ignore_note) ->
     Raises:
         CharrnnError: there is none.
     """
-    if where is not None and "\0" in where:
-        raise CharrnnError(f"{where!r} is no name of a run or file", exit_code=2)
     try:
         return find_run(where, folder, note).for_sampling()
     except CharrnnError:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
-from conftest import PROJECT, Command, environment
+from conftest import PROJECT, SMALL, Command, environment
 
 from charrnn import __version__
 
@@ -185,6 +187,11 @@ WRONG_CALLS = [
     (["sample", "--min-p", "1.5"], 2, "--min-p"),
     (["sample", "--length", "-1"], 2, "--length"),
     (["sample", "--count", "0"], 2, "--count"),
+    (["sample", "--count", "99999999999999999999"], 2, "--count"),
+    (["sample", "--length", "99999999999999999999"], 2, "--length"),
+    (["sample", "tales"], 2, "unexpected argument 'tales': --checkpoint tales names a run, --prime gives a text"),
+    (["sample", "--seed", "1", "a b"], 2, "--checkpoint 'a b' names a run"),
+    (["train", "/dev/fd/0"], 2, "/dev/fd/0, which has no name of its own: name the run with --name"),
     (["sample", "--prime", "a", "--prime-file", "good.txt"], 2, "exclude each other"),
     (["sample", "--temprature", "1"], 2, "--temperature"),
     (["plot-loss"], 2, "/checkpoints yet: train one with charrnn train FILE"),
@@ -329,3 +336,106 @@ def test_a_c_locale_writes_utf8(trained: Path, charrnn: Command, tmp_path: Path)
     result = charrnn("sample", "--length", "50", "--seed", "1", **env)
     assert result.returncode == 0, result.stderr
     assert set(result.stdout) <= set("äöü ß ")
+
+
+# --- runs and folders that are odd -----------------------------------------------------------
+
+
+@pytest.mark.skipif(not hasattr(os, "setuid"), reason="needs Unix users")
+def test_a_run_that_cannot_be_read_is_left_out_and_said(trained: Path, tmp_path: Path) -> None:
+    """The one last trained; by its name it is an error."""
+    runs = tmp_path / "checkpoints"
+    shutil.copytree(trained / "checkpoints" / "small", runs / "readable")
+    shutil.copytree(trained / "checkpoints" / "small", runs / "locked")
+    (runs / "locked").chmod(0)
+    for folder in (tmp_path, *tmp_path.parents):
+        if folder.stat().st_uid == os.geteuid() and folder.name.startswith(("pytest", "test_")):
+            folder.chmod(0o755)
+    code = (
+        "import os, click.exceptions, click.formatting, numpy.random, charrnn.sample_output, charrnn.prime\n"
+        "from charrnn.cli import main\n"
+        "if os.geteuid() == 0: os.setuid(65534)\n"
+        "main()\n"
+    )
+
+    def sample(*args: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-c", code, "sample", "--seed", "1", "--length", "20", *args],
+            cwd=tmp_path, capture_output=True, text=True, env=environment(), check=False,
+        )  # fmt: skip
+
+    result = sample()
+    assert (result.returncode, len(result.stdout)) == (0, 20)
+    assert result.stderr == "checkpoints/locked: cannot be read: Permission denied; left out\n"
+    result = sample("--checkpoint", "locked")
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr == "Error: checkpoints/locked: cannot be read: Permission denied\n"
+    (runs / "locked").chmod(0o755)
+
+
+def test_a_run_may_have_a_name_like_a_file(trained: Path, charrnn: Command, tmp_path: Path) -> None:
+    shutil.copytree(trained / "checkpoints" / "small", tmp_path / "checkpoints" / "odd.safetensors")
+    for where in ("odd.safetensors", "checkpoints/odd.safetensors", "checkpoints/odd.safetensors/best.safetensors"):
+        assert charrnn("sample", "--checkpoint", where, "--seed", "1", "--length", "5").returncode == 0
+
+
+def test_a_working_folder_that_was_deleted_is_said(tmp_path: Path) -> None:
+    (tmp_path / "gone").mkdir()
+    result = subprocess.run(
+        f"cd gone && rmdir ../gone && exec '{Path(sys.executable).parent / 'charrnn'}' sample", shell=True,
+        cwd=tmp_path, capture_output=True, text=True, env=environment(), check=False,
+    )  # fmt: skip
+    assert result.returncode == 1
+    assert result.stderr == "Error: the current folder was deleted: change to one that is there\n"
+
+
+def test_a_prime_file_may_be_in_the_encoding_of_the_training_text(charrnn: Command, tmp_path: Path) -> None:
+    text = "Émile rêve à l'été où Noël naît. "
+    (tmp_path / "fr.txt").write_text(text * 200, encoding="latin-1")
+    (tmp_path / "prime.txt").write_text("Émile rêve", encoding="latin-1")
+    result = charrnn("train", "fr.txt", "--encoding", "latin-1", *SMALL, "--epochs", "1")
+    assert result.returncode == 0, result.stderr
+    result = charrnn("sample", "--prime-file", "prime.txt", "--length", "5", "--seed", "1")
+    assert result.stdout.startswith("Émile rêve")
+    assert result.stderr == "prime.txt: not UTF-8, read as iso8859-1 like the training text\n"
+    (tmp_path / "prime.txt").write_text("Émile rêve", encoding="utf-8")
+    result = charrnn("sample", "--prime-file", "prime.txt", "--length", "5", "--seed", "1")
+    assert (result.stdout[:10], result.stderr) == ("Émile rêve", "")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs bash")
+def test_what_a_shell_gives_as_an_open_file_is_named_as_it_was_typed(tmp_path: Path, tales: str) -> None:
+    (tmp_path / "a.txt").write_text(tales[:3000])
+    command = f"'{sys.executable}' -m charrnn train --name piped --units 512 --minutes 10 <(cat a.txt)"
+    with subprocess.Popen(
+        ["bash", "-c", f"exec {command}"], cwd=tmp_path, stderr=subprocess.PIPE, text=True, env=environment()
+    ) as process:
+        assert process.stderr is not None
+        while not (tmp_path / "checkpoints/piped/last.safetensors").exists():
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.terminate()
+        last = process.stderr.read().splitlines()[-1]
+    assert last.endswith("continue with: charrnn train --name piped <(...)")
+
+
+def test_a_finished_run_and_a_text_that_has_grown_name_the_command_that_goes_on(
+    trained: Path, charrnn: Command, tmp_path: Path
+) -> None:
+    """And the command works."""
+    shutil.copytree(trained / "checkpoints", tmp_path / "checkpoints")
+    text = (trained / "small.txt").read_text()
+    (tmp_path / "small.txt").write_text(text)
+    go_on = "charrnn train --init-from small --name small-1 small.txt"
+    result = charrnn("train", "small.txt")
+    assert result.returncode == 0
+    assert f"go on from what it learned: {go_on}; start over: --fresh" in result.stderr
+    result = charrnn("train", "small.txt", "--minutes", "5")
+    assert result.returncode == 1
+    assert result.stderr.endswith(f"to go on from what it learned, give: {go_on}\n")
+    (tmp_path / "small.txt").write_text(text + "And more was written. " * 20)
+    result = charrnn("train", "small.txt")
+    assert result.returncode == 1
+    assert f"Go on from what it learned, with this text: {go_on}; or start from nothing" in result.stderr
+    result = charrnn(*go_on.split()[1:], "--epochs", "1")
+    assert result.returncode == 0, result.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -191,3 +192,102 @@ def test_validation_scores_each_character_once_after_its_warm_up(characters: int
     warm_up = (weights.cumsum(axis=1) == 0).sum(axis=1)
     assert (warm_up == min(256, start - 1)).all()
     assert inputs.shape[1] % 64 == 0
+
+
+# --- other encodings -------------------------------------------------------------------------
+
+RUSSIAN = "Мама мыла раму. Все счастливые семьи похожи друг на друга, каждая несчастливая семья несчастлива. "
+CHINESE = "我在年青時候也曾經做過許多夢，後來大半忘卻了，但自己也並不以爲可惜。"
+GERMAN = "Zwölf Boxkämpfer jagen Viktor quer über den großen Deich, und niemand weiß, warum. "
+QUOTES = "\u201cIt\u2019s late,\u201d she said \u2013 and left the room without another word\u2026 "
+
+
+@pytest.mark.parametrize(
+    ("text", "written", "suggested", "reads"),
+    [
+        (RUSSIAN, "koi8-r", "koi8-r", "Мама мыла раму."),
+        (RUSSIAN.lower(), "koi8-r", "koi8-r", "мама мыла раму."),
+        (RUSSIAN, "cp1251", "cp1251", "Мама мыла раму."),
+        (CHINESE, "gb18030", "gb18030", "我在年青時候"),
+        (CHINESE, "big5", "big5", "我在年青時候"),
+        (GERMAN, "latin-1", "cp1252", "Zwölf Boxkämpfer"),
+        (QUOTES, "cp1252", "cp1252", "\u201cIt\u2019s late"),
+    ],
+)
+def test_another_encoding_is_suggested_by_name_with_a_piece_of_the_text(
+    tmp_path: Path, text: str, written: str, suggested: str, reads: str
+) -> None:
+    data = (text * 30).encode(written, "ignore")
+    with pytest.raises(CharrnnError) as caught:
+        read(write(tmp_path, data))
+    message = str(caught.value)
+    assert f"try --encoding {suggested}, which reads" in message
+    assert reads in message
+    assert decode("x", data, suggested) == data.decode(written)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        (GERMAN * 30).encode()[: GERMAN.encode().index(b"\xc3\xb6") + 1 + len(GERMAN.encode())],  # cut within a letter
+        (GERMAN * 30).encode() + b"\x92" + GERMAN.encode(),
+    ],
+)
+def test_for_utf8_with_a_few_bad_bytes_no_other_encoding_is_suggested(tmp_path: Path, data: bytes) -> None:
+    with pytest.raises(CharrnnError, match="is not valid UTF-8; try --errors replace to read such bytes as U"):
+        read(write(tmp_path, data))
+
+
+def test_where_nothing_is_sure_no_encoding_is_named(tmp_path: Path) -> None:
+    data = np.random.default_rng(0).integers(1, 256, 20_000).astype(np.uint8).tobytes()
+    with pytest.raises(CharrnnError, match="try another --encoding, or --errors replace"):
+        read(write(tmp_path, data))
+
+
+def test_utf8_that_was_read_as_something_else_is_told_so(tmp_path: Path) -> None:
+    with pytest.raises(CharrnnError, match="is not valid ASCII; try --encoding utf-8"):
+        decode("x", GERMAN.encode(), "ascii")
+
+
+@pytest.mark.parametrize(
+    ("case", "suggested"),
+    [
+        ("cp1252.txt", "--encoding cp1252"), ("koi8.txt", "--encoding koi8-r"), ("gbk.txt", "--encoding gb18030"),
+        ("sjis.txt", "--encoding cp932"), ("cut_utf8.txt", "--errors replace"),
+    ],
+)  # fmt: skip
+def test_what_users_have_is_told_what_reads_it(case: str, suggested: str) -> None:
+    path = corpus(f"../cases/{case}")
+    with pytest.raises(CharrnnError, match=f"is not valid UTF-8; try {suggested}"):
+        read(str(path))
+
+
+# --- a validation part that is unlike the rest -----------------------------------------------
+
+
+def notes_of(path: str) -> list[str]:
+    told: list[str] = []
+    read(path, note=told.append)
+    return told
+
+
+def test_characters_that_only_the_validation_part_has_are_reported(tmp_path: Path) -> None:
+    path = write(tmp_path, "a line of letters that is longer than those of lists are\n" * 90 + "12 34 " * 95 + "\n")
+    told = notes_of(path)
+    assert [line for line in told if "of the characters in the last tenth of the text" in line] == told[1:]
+    assert told[1].startswith("66.5%")
+    assert len(notes_of(write(tmp_path, "a line of letters that is longer than those of lists are\n" * 100))) == 1
+
+
+def test_a_list_in_alphabetical_order_is_told_how_to_shuffle_it(tmp_path: Path) -> None:
+    names = sorted(f"{a}{b}{c}" for a in "BCDFGKLM" for b in "aeiou" for c in ("ra", "len", "nny", "t's"))
+    path = write(tmp_path, "\n".join(names) + "\n", "my names.txt")
+    told = notes_of(path)
+    assert "the lines are in alphabetical order" in told[-2]
+    command = told[-1].removeprefix("if the order of the lines does not matter, shuffle them: ")
+    assert subprocess.run(command, shell=True, cwd=tmp_path, check=True).returncode == 0
+    shuffled = (tmp_path / "my names-shuffled.txt").read_text().splitlines()
+    assert shuffled != names
+    assert sorted(shuffled) == names
+    assert (tmp_path / "my names.txt").read_text().splitlines() == names
+    assert len(notes_of(str(tmp_path / "my names-shuffled.txt"))) == 1

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Command, environment
+from conftest import Command, environment, on_terminal
 from test_sampling import network_for
 
 from charrnn.interactive import Session
@@ -90,6 +90,28 @@ def test_what_is_no_command_is_said_in_one_line_and_changes_nothing(talk: Any, s
     assert text == sample("The ferry", "--seed", 1, "--length", 80)
     assert told.startswith(f"Error: {line}")
     assert told.count("\n") == 1
+
+
+def test_a_beginning_may_begin_with_a_colon(talk: Any, charrnn: Command, trained: Path) -> None:
+    text, told = talk("::The", args=("--unknown", "skip"))
+    assert (text[:4], told) == (":The", "")
+    assert "a beginning with a colon is typed with two" in talk(":)")[1]
+    assert "::) smiles" in talk(":help")[1]
+
+
+def test_reading_a_long_prime_shows(trained: Path, charrnn: Command, tmp_path: Path) -> None:
+    """Once in a log; on a terminal in a line that goes away."""
+    (tmp_path / "long.txt").write_text("The ferry went over the water. " * 400)
+    where = ("--checkpoints-dir", str(trained / "checkpoints"), "--prime-file", str(tmp_path / "long.txt"))
+    call = ("sample", *where, "--length", "5", "--seed", "1")
+    result = charrnn(*call)
+    assert result.stderr == "reading 12,400 characters\n"
+    output, code = on_terminal(tmp_path, *call)
+    assert code == 0
+    assert "\rreading 12,400 characters: 0%\rreading 12,400 characters: 8%\r" in output
+    assert output.index(f"\r{' ' * 29}") < output.index("The ferry")
+    result = charrnn(*call, "--interactive", input="")
+    assert result.stderr == "reading 12,400 characters\n"
 
 
 def test_help_names_the_commands_and_what_is_set(talk: Any) -> None:

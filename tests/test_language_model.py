@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from conftest import PROJECT, Command, chain_model, environment
+from conftest import PROJECT, SMALL, Command, chain_model, environment
 
 import charrnn as library
 from charrnn import CharrnnError, checkpoint
 from charrnn.language_model import LanguageModel
+from charrnn.network import weight_shapes
 from charrnn.vocabulary import Vocabulary
 
 
@@ -124,3 +127,72 @@ def test_score_of_strangers_and_of_nothing(model: LanguageModel) -> None:
     with pytest.raises(CharrnnError, match="does not know '\u00e9' of the text"):
         LanguageModel(chain_model(Vocabulary("text", "ab"), "ab")).score("a\u00e9")
     assert len(LanguageModel(chain_model(Vocabulary.bytes(), "ab")).score("a\u00e9").nats) == 3
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda model: model.generate("\ud800"),
+        lambda model: model.generate("The", stop="\udc80"),
+        lambda model: model.generate("The", stop=""),
+        lambda model: model.generate("The", temperature=float("nan")),
+        lambda model: LanguageModel(chain_model(Vocabulary.bytes(), "ab")).generate("a\ud800"),
+        lambda model: LanguageModel(chain_model(Vocabulary.bytes(), "ab")).score("a\ud800"),
+        lambda model: LanguageModel(chain_model(Vocabulary("text", "ab"), "ab")).score("a\ud800"),
+        lambda model: library.load("x" * 300),
+        lambda model: library.load("a\0b"),
+        lambda model: library.load("a\0b.safetensors"),
+        lambda model: library.load("\ud800"),
+        lambda model: library.load("/dev/null"),
+    ],
+)
+def test_only_charrnns_own_error_leaves_the_api_for_bad_input(model: LanguageModel, call: Any) -> None:
+    with pytest.raises(CharrnnError):
+        call(model)
+
+
+def test_a_half_character_is_scored_as_unknown_by_a_model_of_ascii(model: LanguageModel) -> None:
+    assert model.score("a\ud800").text == "a\ufffd"
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
+def test_the_users_error_state_of_numpy_neither_breaks_the_api_nor_is_changed(cell: str) -> None:
+    """With weights at which all that can underflow does."""
+    trained = chain_model(Vocabulary.ascii(), "abc")
+    settings = dataclasses.replace(trained.settings, cell=cell, units=32, embedding=16)
+    random = np.random.default_rng(0)
+    weights = {
+        name: (random.normal(0, 20, shape) * 10.0 ** random.integers(-40, 1, shape)).astype(np.float32)
+        for name, shape in weight_shapes(settings.network(trained.vocabulary)).items()
+    }
+    with np.errstate(all="raise"):
+        state = np.geterr()
+        found = LanguageModel(dataclasses.replace(trained, settings=settings, weights=weights))
+        pieces = found.generate("The ", length=50, temperature=0.01, seed=1, top_p=0.9, min_p=0.001)
+        assert len("".join(pieces)) == 50
+        assert np.isfinite(found.score("The bell rang.").nats_per_character)
+        assert np.geterr() == state
+
+
+def test_only_characters_of_the_text_are_written_and_any_is_scored(tmp_path: Path, charrnn: Command) -> None:
+    """A model of A, C, G and T at a high temperature; what its network thinks of others is seen by scoring only."""
+    (tmp_path / "dna.txt").write_text("".join(np.random.default_rng(0).choice(list("ACGT"), 4000)) + "\n")
+    result = charrnn("train", "dna.txt", *SMALL, "--epochs", "1")
+    assert result.returncode == 0, result.stderr
+    text = charrnn("sample", "--length", "20000", "--temperature", "3", "--seed", "1").stdout
+    assert set(text) <= set("ACGT\n")
+    result = charrnn("sample", "--prime", "Hello")
+    assert result.returncode == 2
+    assert "the model does not know 'H' at position 1, 'e' at position 2" in result.stderr
+    result = charrnn("sample", "--stop", "N")
+    assert "does not know 'N' of the stop text, so it would never come to it" in result.stderr
+    assert len(library.load(tmp_path / "checkpoints" / "dna").score("Hello").nats) == 5
+    result = charrnn("train", "dna.txt", "--name", "more", "--init-from", "dna", "--epochs", "1")
+    assert "5 characters known, 0 new" in result.stderr
+
+
+def test_an_older_checkpoint_is_read_and_knows_all_of_its_vocabulary(charrnn: Command) -> None:
+    path = PROJECT / "tests" / "data" / "format_2.safetensors"
+    result = charrnn("sample", "--checkpoint", path, "--prime", "{Hello~}", "--length", "2000", "--seed", "1")
+    assert result.returncode == 0, result.stderr
+    assert len(set(result.stdout)) > 80

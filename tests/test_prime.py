@@ -88,3 +88,41 @@ def test_a_stop_text_that_cannot_come_is_refused(stop: str, says: str) -> None:
 )
 def test_a_newline_can_be_typed(typed: str, meant: str) -> None:
     assert unescaped(typed) == meant
+
+
+@pytest.mark.parametrize(
+    ("known", "typed", "form"), [("caf\u00e9 ", "cafe\u0301", "NFC"), ("cafe\u0301 ", "caf\u00e9", "NFD")]
+)
+def test_composed_and_decomposed_letters_are_taken_for_one_another(known: str, typed: str, form: str) -> None:
+    vocabulary = Vocabulary("text", known)
+    told: list[str] = []
+    assert "".join(vocabulary.decode(encode_prime(vocabulary, typed, None, told.append))) == known.strip()
+    assert told == [f"prime: normalised to {form}, the form of the training text"]
+    assert "".join(vocabulary.decode(encode_stop(vocabulary, typed, print))) == known.strip()
+    with pytest.raises(CharrnnError, match="does not know 'z' at position 5 of the prime"):
+        encode_prime(vocabulary, f"{known.strip()[:4]}z" if form == "NFC" else "cafez", None, print)
+
+
+def test_what_cannot_be_seen_alone_is_named_by_its_code_point() -> None:
+    for character in ("\u0301", "\u200d", "\u093e", "\u3164"):
+        with pytest.raises(CharrnnError, match=f"does not know 'U\\+{ord(character):04X}' at position 2"):
+            encode_prime(WORDS, f"a{character}", None, print)
+
+
+def test_what_no_text_can_have_is_refused() -> None:
+    for vocabulary in (WORDS, Vocabulary.ascii()):
+        with pytest.raises(CharrnnError, match=r"U\+D800"):
+            encode_prime(vocabulary, "a\ud800", None, print)
+    with pytest.raises(CharrnnError, match=r"the prime has half of a surrogate pair \(U\+D800\) at position 2"):
+        encode_prime(Vocabulary.bytes(), "a\ud800", None, print)
+
+
+def test_characters_that_the_text_does_not_have_are_strangers_unless_the_source_knew_them() -> None:
+    """A run on A, C, G and T that was started from a model that knows x too."""
+    vocabulary = Vocabulary.ascii().restricted("ACGTx\n", "ACGT\n")
+    assert len(encode_prime(vocabulary, "xACGT", None, print)) == 5
+    with pytest.raises(CharrnnError, match="does not know 'H' at position 1, 'e' at position 2"):
+        encode_prime(vocabulary, "Hello", None, print)
+    assert len(encode_prime(vocabulary, "HxA", "skip", lambda _: None)) == 2
+    with pytest.raises(CharrnnError, match="does not know 'x' of the stop text, so it would never come to it"):
+        encode_stop(vocabulary, "x", print)

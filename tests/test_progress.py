@@ -80,3 +80,25 @@ def test_a_sample_on_a_terminal_ends_with_a_newline(trained: Path) -> None:
     output, code = on_terminal(trained, "sample", "--length", "20", "--seed", "1", "--prime", "The ")
     assert code == 0
     assert output.endswith("\n")
+
+
+@pytest.mark.parametrize(
+    "env", [{"JPY_PARENT_PID": "1"}, {"MPLBACKEND": "module://matplotlib_inline.backend_inline"}, {"CI": "true"},
+            {"TERM": "dumb"}],
+)  # fmt: skip
+def test_where_a_terminal_keeps_every_line_it_gets_plain_ones(folder: Path, env: dict[str, str]) -> None:
+    output, code = on_terminal(folder, "train", "small.txt", *SMALL, "--epochs", "2", **env)
+    assert code == 0, output
+    assert "\x1b" not in output
+    assert "\r" not in output.replace("\r\n", "\n")
+    reports = (folder / "checkpoints/small/history.csv").read_text().splitlines()[1:]
+    assert len(output.splitlines()) == len(reports) + 4  # what was read, is trained, was scored, and comes next
+
+
+def test_the_terminal_is_asked_for_its_width(folder: Path) -> None:
+    output, code = on_terminal(folder, "train", "small.txt", *SMALL, "--epochs", "4", COLUMNS="300", LINES="7")
+    assert code == 0, output
+    lines = re.split(r"\r\n|\r|\x1b\[2K", re.sub(r"\x1b\[[\d;?]*[mlh]", "", output))
+    drawn = [line for line in lines if " left" in line]
+    assert drawn
+    assert max(map(len, drawn)) <= 100
