@@ -21,7 +21,7 @@ import numpy as np
 from charrnn import CharrnnError
 from charrnn.machine import usable_cores
 from charrnn.messages import plural
-from charrnn.surroundings import ignore_configuration
+from charrnn.surroundings import prepare_for_training_and_pictures
 
 
 @contextlib.contextmanager
@@ -60,7 +60,7 @@ def _without(module: str) -> Iterator[None]:
         del sys.modules[module]
 
 
-ignore_configuration()
+prepare_for_training_and_pictures()
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # what matters is raised as well
 if platform.machine().lower() in ("x86_64", "amd64"):
     # TensorFlow takes its faster set of CPU kernels by itself only where there is AVX512_VNNI (docs/speed.md, 22).

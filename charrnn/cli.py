@@ -21,6 +21,7 @@ import click
 from charrnn import CharrnnError, __version__, corpora
 from charrnn.messages import is_live, one_line, say, show_reading
 from charrnn.output import errors_for_stdout, write_text
+from charrnn.surroundings import prepare_for_numpy
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -498,10 +499,7 @@ def main() -> None:
     except FileNotFoundError:
         say("Error: the current folder was deleted: change to one that is there")
         sys.exit(1)
-    for variable in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"):
-        # NumPy's products are too small for several threads to help much, and where another program has one of the
-        # cores, several are tens of times as slow as one.
-        os.environ.setdefault(variable, "1")
+    prepare_for_numpy()
     state = SimpleNamespace(debug=False)
     try:
         sys.exit(cli.main(standalone_mode=False, obj=state, prog_name="charrnn"))

@@ -15,7 +15,7 @@ from charrnn import CharrnnError
 from charrnn.checkpoint import write_atomically
 from charrnn.messages import one_line
 from charrnn.runs import Report
-from charrnn.surroundings import ignore_configuration
+from charrnn.surroundings import prepare_for_training_and_pictures
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -156,7 +156,7 @@ def save_loss(histories: Mapping[str, Sequence[Report]], path: Path) -> None:
     """
     if path.suffix.lower() not in FORMATS:
         raise CharrnnError(f"{path}: a picture's name ends in {', '.join(FORMATS)}", exit_code=2)
-    ignore_configuration()
+    prepare_for_training_and_pictures()
     with contextlib.chdir(sys.prefix):  # a file matplotlibrc in the working folder comes before all others
         from matplotlib.figure import Figure
 

@@ -1,10 +1,21 @@
-"""Keeps what the user configured of Keras and matplotlib from changing or breaking what charrnn does with them."""
+"""Keeps what the user configured of libraries from breaking what charrnn does with them, or from changing it.
+
+docs/reliability.md lists the variables and files, whether they are honoured, and the test that shows it.
+"""
 
 from __future__ import annotations
 
 import logging
 import os
 
+_THREADS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+_OF_NUMPY = ("NPY_", "NUMPY_", "OPENBLAS_VERBOSE")
+
+_OF_TENSORFLOW = ("TF_", "XLA_", "ONEDNN_", "DNNL_", "KERAS_", "PROTOCOL_BUFFERS_")
+_HONOURED = (
+    *("TF_CPP_MIN_LOG_LEVEL", "TF_ENABLE_ONEDNN_OPTS", "TF_CONFIG", "TF_FORCE_GPU_ALLOW_GROWTH"),
+    *("TF_GPU_", "TF_CUDNN_", "TF_CUDA_"),
+)
 _SET = {
     "KERAS_BACKEND": "tensorflow",
     "KERAS_HOME": os.devnull,  # no keras.json: charrnn computes in float32
@@ -13,12 +24,27 @@ _SET = {
 }
 
 
-def ignore_configuration() -> None:
-    """Set the environment that Keras and matplotlib are to be imported in.
+def prepare_for_numpy() -> None:
+    """Set the environment that the command imports NumPy in: one thread for its products, if the user has set none.
 
-    docs/reliability.md lists every variable and file, whether it is honoured, and the test that shows it.
+    The products of sampling are too small for several threads to help much. Where another program has one of the
+    cores, several threads are tens of times as slow as one.
     """
-    for variable in [variable for variable in os.environ if variable.startswith("KERAS_")]:
-        del os.environ[variable]
+    _forget(_OF_NUMPY)
+    for variable in _THREADS:
+        os.environ.setdefault(variable, "1")
+
+
+def prepare_for_training_and_pictures() -> None:
+    """Set the environment that TensorFlow, Keras and matplotlib are imported in."""
+    _forget(_OF_TENSORFLOW, _HONOURED)
+    if os.environ.get("TF_ENABLE_ONEDNN_OPTS", "") not in ("0", "1"):
+        os.environ.pop("TF_ENABLE_ONEDNN_OPTS", None)
     os.environ.update(_SET)
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # that it has no folder for its cache, say
+
+
+def _forget(prefixes: tuple[str, ...], but: tuple[str, ...] = ()) -> None:
+    for variable in [*os.environ]:
+        if variable.startswith(prefixes) and not (but and variable.startswith(but)):
+            del os.environ[variable]

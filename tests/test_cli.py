@@ -352,7 +352,7 @@ def test_a_run_that_cannot_be_read_is_left_out_and_said(trained: Path, tmp_path:
         if folder.stat().st_uid == os.geteuid() and folder.name.startswith(("pytest", "test_")):
             folder.chmod(0o755)
     code = (
-        "import os, click.exceptions, click.formatting, numpy.random, charrnn.sample_output, charrnn.prime\n"
+        "import os, click.exceptions, click.formatting, numpy.random, charrnn.runs, charrnn.sample_output\n"
         "from charrnn.cli import main\n"
         "if os.geteuid() == 0: os.setuid(65534)\n"
         "main()\n"
@@ -365,7 +365,7 @@ def test_a_run_that_cannot_be_read_is_left_out_and_said(trained: Path, tmp_path:
         )  # fmt: skip
 
     result = sample()
-    assert (result.returncode, len(result.stdout)) == (0, 20)
+    assert (result.returncode, len(result.stdout)) == (0, 20), result.stderr
     assert result.stderr == "checkpoints/locked: cannot be read: Permission denied; left out\n"
     result = sample("--checkpoint", "locked")
     assert (result.returncode, result.stdout) == (1, "")

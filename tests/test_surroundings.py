@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,12 +12,81 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import SMALL, environment, same_files
+from conftest import SMALL, environment, on_terminal, same_files
 from faults import SHIMS
 
 from charrnn.runs import Run
 
 TRAIN = (sys.executable, "-m", "charrnn", "train", "small.txt", *SMALL, "--epochs", "4")
+
+
+@pytest.fixture
+def hostile(tmp_path: Path) -> dict[str, str]:
+    """All at once: what users have set or written for libraries, and what each of them alone broke or changed."""
+    home = tmp_path / "home"
+    for name, content in {
+        ".keras/keras.json": b'{"floatx": "float16", "epsilon": 1, "backend": "jax", "image_data_format": "x"}',
+        ".config/matplotlib/matplotlibrc": b"\xd7 not UTF-8",
+        ".config/matplotlib/stylelib/x.mplstyle": b"\xd7 not UTF-8",
+        "../matplotlibrc": b"\xd7 not UTF-8",
+    }.items():
+        (home / name).parent.mkdir(parents=True, exist_ok=True)
+        (home / name).write_bytes(content)
+    return {
+        "HOME": str(home), "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+        "KERAS_BACKEND": "torch", "KERAS_HOME": str(home / ".keras"), "KERAS_MAX_EPOCHS": "junk",
+        "KERAS_NNX_ENABLED": "1", "TF_XLA_FLAGS": "junk", "XLA_FLAGS": "junk", "TF_DETERMINISTIC_OPS": "junk",
+        "TF_FUNCTION_JIT_COMPILE_DEFAULT": "1", "TF_ENABLED_DEVICE_TYPES": "junk", "TF_ENABLE_ONEDNN_OPTS": "junk",
+        "TF_PLUGGABLE_DEVICE_LIBRARY_PATH": "/nowhere", "TF_FORWARD_COMPATIBILITY_DELTA_DAYS": "junk",
+        "TF_ONEDNN_ASSUME_FROZEN_WEIGHTS": "1", "TF_USE_MODULAR_FILESYSTEM": "1",
+        "ONEDNN_VERBOSE": "1", "ONEDNN_MAX_CPU_ISA": "SSE41", "PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION": "cpp",
+        "NPY_PROMOTION_STATE": "legacy", "NPY_DISABLE_CPU_FEATURES": "X86_V2", "NUMPY_MADVISE_HUGEPAGE": "junk",
+        "OPENBLAS_VERBOSE": "2", "OPENBLAS_NUM_THREADS": "junk",
+        "PYTHONWARNINGS": "error", "PYTHONIOENCODING": "ascii:strict", "PYTHONSAFEPATH": "1",
+        "COLUMNS": "junk", "LINES": "0", "FORCE_COLOR": "1", "CLICOLOR_FORCE": "1", "LC_ALL": "xx_XX.UTF-8",
+    }  # fmt: skip
+
+
+def test_what_users_configure_of_libraries_neither_breaks_nor_changes_anything(
+    trained: Path, tmp_path: Path, run: Run, hostile: dict[str, str]
+) -> None:
+    """The same checkpoints, text and picture, and not a line more than without."""
+
+    def charrnn(*args: str, **env: str) -> subprocess.CompletedProcess[str]:
+        command = [Path(sys.executable).parent / "charrnn", *args]
+        return subprocess.run(
+            command, cwd=tmp_path, env=environment() | env, capture_output=True, text=True, encoding="utf-8", check=True
+        )
+
+    result = charrnn("train", "small.txt", *SMALL, "--epochs", "4", **hostile)
+    assert result.stdout == ""
+    expected = ("small.txt: 20", "training 1", "epoch ", "validation loss", "sample from it")
+    assert all(line.startswith(expected) for line in result.stderr.splitlines()), result.stderr
+    assert same_files(run, Run(trained / "checkpoints/small"))
+    for args in (("sample", "--seed", "1", "--count", "3", "--json"), ("plot-loss", "--out", "x.png")):
+        (tmp_path / "x.png").unlink(missing_ok=True)
+        result = charrnn(*args, **hostile)
+        picture = (tmp_path / "x.png").read_bytes() if "plot-loss" in args else b""
+        (tmp_path / "matplotlibrc").rename(tmp_path / "aside")
+        plain = charrnn(*args)
+        (tmp_path / "aside").rename(tmp_path / "matplotlibrc")
+        assert (result.stdout, result.stderr) == (plain.stdout, plain.stderr)
+        assert not picture or picture == (tmp_path / "x.png").read_bytes()
+
+
+@pytest.mark.parametrize("args", [("train", "small.txt", *SMALL, "--epochs", "1"), ("plot-loss", "--out", "x.svg")])
+def test_a_command_in_a_notebook_works(trained: Path, tmp_path: Path, args: tuple[str, ...]) -> None:
+    """With what its kernel sets, at the terminal that it gives to a command."""
+    shutil.copytree(trained, tmp_path / "notebook")
+    if args[0] == "train":
+        shutil.rmtree(tmp_path / "notebook" / "checkpoints")
+    output, code = on_terminal(
+        tmp_path / "notebook", *args, MPLBACKEND="module://matplotlib_inline.backend_inline", JPY_PARENT_PID="1",
+        TERM="xterm-color", CLICOLOR="1", FORCE_COLOR="1", CLICOLOR_FORCE="1", PAGER="cat", GIT_PAGER="cat",
+    )  # fmt: skip
+    assert code == 0, output
+    assert "Error" not in output
+    assert "\x1b" not in output
 
 
 def wait_for(path: Path, process: subprocess.Popen[Any]) -> None:
