@@ -72,6 +72,10 @@ try:
 
         _GPUS = tf.config.list_physical_devices("GPU")
 except ImportError as error:
+    if "failed to map segment" in str(error):
+        raise CharrnnError(
+            "there is not enough memory to load TensorFlow, which takes some 2 GB of addresses"
+        ) from error
     raise CharrnnError(
         f"TensorFlow or Keras cannot be imported ({error}); install them anew: "
         "python -m pip install --force-reinstall tensorflow keras"

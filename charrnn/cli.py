@@ -228,16 +228,10 @@ def train(
                 from charrnn.progress import choose_display
 
                 display = choose_display()  # before the environment is set up for Keras
-                from charrnn.training import train
+                from charrnn.training import stopped_at, train
             train(job, device, save_every, display)
     except Stopped as stopped:
-        if stopped.progress is None:
-            say("stopped while the training was set up: nothing is saved yet, the same command starts anew")
-        else:
-            say(
-                f"stopped at step {stopped.progress.step:,} of {stopped.progress.total_steps:,} and saved; "
-                f"continue with: {job.commands.resume}"
-            )
+        say(stopped_at(stopped.progress, job.commands.resume))
         raise click.exceptions.Exit(128 + stopped.signal) from None
     say(f"sample from it with: {job.commands.sample}")
 

@@ -370,7 +370,7 @@ def _default_name(files: Sequence[str]) -> str:
 
 
 def _commands(files: Sequence[str], run: Run, folder: str, device: str | None, save_every: float | None) -> Commands:
-    where = [] if folder == os.environ.get(FOLDER_VARIABLE, DEFAULT_FOLDER) else ["--checkpoints-dir", folder]
+    where = [] if folder == (os.environ.get(FOLDER_VARIABLE) or DEFAULT_FOLDER) else ["--checkpoints-dir", folder]
     named = [] if not _is_nameless(files[0]) and run.name == _default_name(files) else ["--name", run.name]
     options = [] if device is None else ["--device", device]
     options += [] if save_every is None else ["--save-every", f"{save_every:g}"]

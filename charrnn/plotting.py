@@ -166,7 +166,9 @@ def save_loss(histories: Mapping[str, Sequence[Report]], path: Path) -> None:
         figure = Figure()
         draw_loss(histories, figure)
         picture = io.BytesIO()
-        figure.savefig(picture, dpi=150, format=path.suffix[1:].lower())
+        suffix = path.suffix.lower()
+        undated = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
+        figure.savefig(picture, dpi=150, format=suffix[1:], metadata=undated.get(suffix))
     try:
         write_atomically(path, picture.getvalue())
     except OSError as error:

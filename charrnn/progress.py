@@ -45,6 +45,9 @@ class ProgressDisplay:
         """Say something."""
         say(line)
 
+    def end(self) -> None:
+        """Take what is live off the terminal: the process is about to be left."""
+
     @contextlib.contextmanager
     def first_updates(self) -> Iterator[Callable[[int, float], None]]:
         """Enter while the first updates measure the speed; the result is what `step` is later."""
@@ -117,6 +120,7 @@ class LiveDisplay(ProgressDisplay):
         for stale in ("COLUMNS", "LINES"):  # rich would believe them, and not ask the terminal
             os.environ.pop(stale, None)
         self._console = Console(file=cast(TextIO, _Terminal()), highlight=False)
+        self._live: Line | None = None
 
     def note(self, line: str) -> None:
         """Say something, above the live line."""
@@ -127,7 +131,13 @@ class LiveDisplay(ProgressDisplay):
         from rich.progress import Progress as Line
 
         # No bar: a line as wide as the terminal could not be taken away after an echoed ^C.
-        return Line(*columns, console=self._console, transient=True)
+        self._live = Line(*columns, console=self._console, transient=True)
+        return self._live
+
+    def end(self) -> None:
+        """Take the live line away."""
+        if self._live is not None:
+            self._live.stop()
 
     @contextlib.contextmanager
     def first_updates(self) -> Iterator[Callable[[int, float], None]]:

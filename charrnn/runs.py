@@ -182,8 +182,12 @@ class Run:
             try:
                 yield
             finally:
-                with contextlib.suppress(OSError):  # Windows does not remove what is open
-                    path.unlink()
+                self.remove_lock()
+
+    def remove_lock(self) -> None:
+        """Remove the lock's file; the lock itself ends with the process."""
+        with contextlib.suppress(OSError):  # Windows does not remove what is open
+            self._lock_path.unlink()
 
     def save(self, last: Checkpoint | None, reports: Sequence[Report], best: Checkpoint | None) -> bool:
         """Write down where the run stands; a folder that has gone away is made again.

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
+import sys
+from collections.abc import Callable
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 from charrnn.checkpoint import Progress
+from charrnn.messages import one_line
 
 
 class Stopped(BaseException):
@@ -16,10 +21,10 @@ class Stopped(BaseException):
 
     Attributes:
         signal: SIGINT or SIGTERM.
-        progress: what is saved, None before anything is.
+        progress: what is saved.
     """
 
-    def __init__(self, number: int, progress: Progress | None) -> None:
+    def __init__(self, number: int, progress: Progress) -> None:
         super().__init__(number)
         self.signal = number
         self.progress = progress
@@ -28,19 +33,25 @@ class Stopped(BaseException):
 class StopRequest:
     """SIGINT or SIGTERM: the first one is remembered until an update is done, a second one acts at once.
 
-    Until a new run is planned and saved for the first time, the first one acts at once too.
+    Until a new run is planned and saved for the first time, the first one acts at once too. To act at once is to leave
+    the process from within the signal's handler: an exception that passes through TensorFlow can crash it.
 
     Attributes:
         signal: the one remembered.
         is_remembered: there is something saved that updates are added to.
     """
 
-    def __init__(self, saved: Progress | None) -> None:
-        """Start with what the run has saved before."""
+    def __init__(self, message: str, clean_up: Callable[[], None]) -> None:
+        """Get ready.
+
+        Args:
+            message: what to say if the first one acts at once.
+            clean_up: called before the process is left.
+        """
         self.signal: int | None = None
         self.is_remembered = False
-        self._saved = saved
-        self._raised: Stopped | SystemExit | None = None
+        self._message = message
+        self._clean_up = clean_up
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> StopRequest:
@@ -48,14 +59,21 @@ class StopRequest:
             self._before[number] = signal.signal(number, self._request)
         return self
 
-    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+    def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
-        if self._raised is not None and isinstance(error, Exception):
-            raise self._raised from None  # TensorFlow made another of it, as it may within a trace
 
     def _request(self, number: int, _: FrameType | None) -> None:
         is_first, self.signal = self.signal is None, number
         if not (is_first and self.is_remembered):
-            self._raised = Stopped(number, self._saved) if is_first else SystemExit(128 + number)
-            raise self._raised
+            self._leave(number, self._message if is_first else None)
+
+    def _leave(self, number: int, message: str | None) -> NoReturn:
+        # What was interrupted may have been a write to the same stream, which cannot be entered twice.
+        with contextlib.suppress(RuntimeError, OSError):
+            self._clean_up()
+        if message is not None:
+            encoding = getattr(sys.stderr, "encoding", "utf-8")
+            with contextlib.suppress(OSError):
+                os.write(2, f"{one_line(message)}\n".encode(encoding, "backslashreplace"))
+        os._exit(128 + number)

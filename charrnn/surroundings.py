@@ -11,7 +11,7 @@ import os
 _THREADS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 _OF_NUMPY = ("NPY_", "NUMPY_", "OPENBLAS_VERBOSE")
 
-_OF_TENSORFLOW = ("TF_", "XLA_", "ONEDNN_", "DNNL_", "KERAS_", "PROTOCOL_BUFFERS_")
+_OF_OTHERS = ("TF_", "XLA_", "ONEDNN_", "DNNL_", "PROTOCOL_BUFFERS_", "KERAS_", "SOURCE_DATE_EPOCH")
 _HONOURED = (
     *("TF_CPP_MIN_LOG_LEVEL", "TF_ENABLE_ONEDNN_OPTS", "TF_CONFIG", "TF_FORCE_GPU_ALLOW_GROWTH"),
     *("TF_GPU_", "TF_CUDNN_", "TF_CUDA_"),
@@ -37,7 +37,7 @@ def prepare_for_numpy() -> None:
 
 def prepare_for_training_and_pictures() -> None:
     """Set the environment that TensorFlow, Keras and matplotlib are imported in."""
-    _forget(_OF_TENSORFLOW, _HONOURED)
+    _forget(_OF_OTHERS, _HONOURED)
     if os.environ.get("TF_ENABLE_ONEDNN_OPTS", "") not in ("0", "1"):
         os.environ.pop("TF_ENABLE_ONEDNN_OPTS", None)
     os.environ.update(_SET)

@@ -62,7 +62,16 @@ def train(job: Job, device: str | None, save_every: float | None, display: Progr
 
 def _train(job: Job, device: str | None, save_every: float | None, display: ProgressDisplay) -> None:
     saved = job.resume.progress if job.resume else None
-    with StopRequest(saved) as request:
+    if saved is None:
+        message = "stopped while the training was set up: nothing is saved yet, the same command starts anew"
+    else:
+        message = stopped_at(saved, job.commands.resume)
+
+    def clean_up() -> None:
+        job.run.remove_lock()
+        display.end()
+
+    with StopRequest(message, clean_up) as request:
         place = choose_device(device)
         layout = choose_layout(place, job.settings, saved)
         shapes = weight_shapes(job.settings.network(job.corpus.vocabulary))
@@ -76,6 +85,11 @@ def _train(job: Job, device: str | None, save_every: float | None, display: Prog
         request.is_remembered = True
         training.run_steps()
         training.finish()
+
+
+def stopped_at(progress: Progress, command: str) -> str:
+    """The message of a stop after which a command continues."""
+    return f"stopped at step {progress.step:,} of {progress.total_steps:,} and saved; continue with: {command}"
 
 
 class _Training:

@@ -9,8 +9,8 @@ the fastest for each shape, for one stream and for 64 at once. All have the same
 softmax(logits / 0.8). Prints a table of each shape, medians with least and most in brackets, and writes them
 into docs/benchmarks_sampling.md.
 
-The limit of one stream is the time to read the weights that a character needs, once: as fast as a buffer of
-that size is read again and again, on all cores if charrnn may use several threads for it, else on one.
+The limit of one stream is the time to read the weights that a character needs, once: as fast as one core reads a
+buffer of that size again and again.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -189,25 +189,18 @@ def limit_sampler(layers: int, units: int, streams: int, read: str) -> Sampler:
     import numpy as np
     from _machine import untrained
 
-    from charrnn.network import Network
-
-    model = untrained(layers, units)
-    network = Network(model.config, model.weights)
-    network.start(network.zero_state(streams))
-    threads = max(THREADS) if network.threads else 1
     # The first layer's input projection is a row of a table, not a product.
-    weights = [weight for name, weight in model.weights.items() if name not in ("embedding", "layer0.kernel")]
-    shares = np.ones((threads, sum(weight.size for weight in weights) // threads // 2 * 2), np.float32)
-
-    pool = ThreadPoolExecutor(threads)
-
-    def read_again(share: Any, times: int) -> None:
-        read_share = {"dot": lambda: share.dot(share), "max": share.max, "integer max": share.view(np.int64).max}[read]
-        for _ in range(times):
-            read_share()
+    weights = [
+        weight
+        for name, weight in untrained(layers, units).weights.items()
+        if name not in ("embedding", "layer0.kernel")
+    ]
+    room = np.ones(sum(weight.size for weight in weights) // 2 * 2, np.float32)
+    read_room = {"dot": lambda: room.dot(room), "max": room.max, "integer max": room.view(np.int64).max}[read]
 
     def sample(length: int) -> None:
-        list(pool.map(read_again, shares, [length] * threads))
+        for _ in range(length):
+            read_room()
 
     return sample
 
@@ -258,8 +251,6 @@ class Processes:
         """As `measure`, in the contender's process."""
         key = contender, setting.get("threads", 1)
         if key not in self._pools:
-            # charrnn has what NumPy has without a setting; the limit's threads are its own.
-            os.environ["OPENBLAS_NUM_THREADS"] = str(max(THREADS) if contender == "charrnn" else 1)
             self._pools[key] = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
             self._pools[key].submit(os.getpid).result()  # it begins with this environment
         return self._pools[key].submit(measure, contender, setting, *arguments).result()
@@ -272,6 +263,7 @@ def main(rounds: int, seconds: float) -> None:
     """Measure, print and write."""
     from _machine import machine, write_results
 
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"  # as the command has it
     for name in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):  # they slow OpenBLAS down on some machines
         os.environ.pop(name, None)
     processes = Processes()

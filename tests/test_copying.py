@@ -186,3 +186,16 @@ def test_a_terminal_shows_it(trained: Path, charrnn: Command, tmp_path: Path, en
     assert "\n".join(output.split("copied from")[0].splitlines()) == (
         f"The ferry{new[:50]}{on}{new[50:90]}\x1b[0m{new[90:270]}{on}{new[270:]}\x1b[0m"
     )
+
+
+@pytest.mark.parametrize(("mine", "theirs"), [("caf\u00e9", "cafe\u0301"), ("cafe\u0301", "caf\u00e9")])
+def test_a_text_with_letters_composed_otherwise_is_compared(tmp_path: Path, mine: str, theirs: str) -> None:
+    """Its lines are counted in what is compared."""
+    sentence = "They went to the {} by the harbour and stayed there. "
+    vocabulary = Vocabulary("text", "".join(sorted(set(sentence + mine + "\n"))))
+    (tmp_path / "x.txt").write_text(f"\n\n{sentence.format(theirs)}\n", encoding="utf-8")
+    original = read_original(str(tmp_path / "x.txt"), vocabulary, "utf-8")
+    sample = vocabulary.encode(sentence.format(mine))
+    copies = find_copies(sample, original.ids)
+    assert copies.copied.all()
+    assert "line 3" in list(original.describe(sample, copies))[1]

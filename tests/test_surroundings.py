@@ -41,7 +41,7 @@ def hostile(tmp_path: Path) -> dict[str, str]:
         "TF_ONEDNN_ASSUME_FROZEN_WEIGHTS": "1", "TF_USE_MODULAR_FILESYSTEM": "1",
         "ONEDNN_VERBOSE": "1", "ONEDNN_MAX_CPU_ISA": "SSE41", "PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION": "cpp",
         "NPY_PROMOTION_STATE": "legacy", "NPY_DISABLE_CPU_FEATURES": "X86_V2", "NUMPY_MADVISE_HUGEPAGE": "junk",
-        "OPENBLAS_VERBOSE": "2", "OPENBLAS_NUM_THREADS": "junk",
+        "OPENBLAS_VERBOSE": "2", "OPENBLAS_NUM_THREADS": "junk", "SOURCE_DATE_EPOCH": "junk",
         "PYTHONWARNINGS": "error", "PYTHONIOENCODING": "ascii:strict", "PYTHONSAFEPATH": "1",
         "COLUMNS": "junk", "LINES": "0", "FORCE_COLOR": "1", "CLICOLOR_FORCE": "1", "LC_ALL": "xx_XX.UTF-8",
     }  # fmt: skip
@@ -63,15 +63,29 @@ def test_what_users_configure_of_libraries_neither_breaks_nor_changes_anything(
     expected = ("small.txt: 20", "training 1", "epoch ", "validation loss", "sample from it")
     assert all(line.startswith(expected) for line in result.stderr.splitlines()), result.stderr
     assert same_files(run, Run(trained / "checkpoints/small"))
-    for args in (("sample", "--seed", "1", "--count", "3", "--json"), ("plot-loss", "--out", "x.png")):
-        (tmp_path / "x.png").unlink(missing_ok=True)
+    for args in (("sample", "--seed", "1", "--count", "3", "--json"), ("plot-loss", "--out", "x.pdf")):
         result = charrnn(*args, **hostile)
-        picture = (tmp_path / "x.png").read_bytes() if "plot-loss" in args else b""
+        picture = (tmp_path / "x.pdf").read_bytes() if "plot-loss" in args else b""
         (tmp_path / "matplotlibrc").rename(tmp_path / "aside")
         plain = charrnn(*args)
         (tmp_path / "aside").rename(tmp_path / "matplotlibrc")
         assert (result.stdout, result.stderr) == (plain.stdout, plain.stderr)
-        assert not picture or picture == (tmp_path / "x.png").read_bytes()
+        assert not picture or picture == (tmp_path / "x.pdf").read_bytes()
+
+
+def test_what_a_machine_needs_is_honoured(trained: Path, tmp_path: Path) -> None:
+    """How many threads BLAS has, and which of TensorFlow's two sets of kernels computes."""
+    code = "import os; {}; print(os.environ['OPENBLAS_NUM_THREADS'], os.environ.get('TF_ENABLE_ONEDNN_OPTS'))"
+    for statement, given, found in (
+        ("import charrnn.surroundings as s; s.prepare_for_numpy()", {}, "1 None"),
+        ("import charrnn.surroundings as s; s.prepare_for_numpy()", {"OPENBLAS_NUM_THREADS": "3"}, "3 None"),
+        ("import charrnn.backend", {"OPENBLAS_NUM_THREADS": "3", "TF_ENABLE_ONEDNN_OPTS": "0"}, "3 0"),
+    ):
+        result = subprocess.run(
+            [sys.executable, "-c", code.format(statement)],
+            cwd=tmp_path, env=environment() | given, capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        assert result.stdout == f"{found}\n"
 
 
 @pytest.mark.parametrize("args", [("train", "small.txt", *SMALL, "--epochs", "1"), ("plot-loss", "--out", "x.svg")])

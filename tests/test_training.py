@@ -392,6 +392,18 @@ def test_a_file_of_twenty_lines_trains_and_a_shorter_one_is_told_the_minimum(tmp
     assert result.returncode == 0, result.stderr
 
 
+def test_a_validation_loss_above_that_of_guessing_is_reported(tmp_path: Path, charrnn: Command) -> None:
+    """The last tenth is in letters that the rest does not have."""
+    (tmp_path / "unlike.txt").write_text("the same words all over and over again, " * 200 + "ZYXWVUTSRQPONM" * 50)
+    result = charrnn("train", "unlike.txt", *SMALL, "--epochs", "6")
+    assert result.returncode == 0, result.stderr
+    assert (
+        "of the characters in the last tenth of the text, the validation part, never occur before it" in result.stderr
+    )
+    says = "no validation loss is below 4.585 nats, that of guessing: the last tenth of the text is unlike the rest"
+    assert result.stderr.count(says) == 2  # after three validations and at the end
+
+
 def test_standard_input_is_read_and_needs_a_name(tmp_path: Path, charrnn: Command, tales: str) -> None:
     result = charrnn("train", "-", input=tales[:3000])
     assert result.returncode == 2
