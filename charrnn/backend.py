@@ -74,7 +74,7 @@ try:
 except ImportError as error:
     if "failed to map segment" in str(error):
         raise CharrnnError(
-            "there is not enough memory to load TensorFlow, which takes some 2 GB of addresses"
+            "there is not enough memory to load TensorFlow, which needs about 2 GB of address space"
         ) from error
     raise CharrnnError(
         f"TensorFlow or Keras cannot be imported ({error}); install them anew: "

@@ -390,7 +390,7 @@ def _document(header: bytes) -> dict[str, Any]:
     if version not in FORMATS:
         raise _FormatError(
             f"written in checkpoint format {brief(version)}; this charrnn reads formats "
-            f"{FORMATS[0]} to {FORMATS[-1]}: use the charrnn that wrote it"
+            f"{' and '.join(map(str, FORMATS))}: use the charrnn that wrote it"
         )
     return document
 

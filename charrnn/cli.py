@@ -491,7 +491,7 @@ def main() -> None:
     try:
         os.getcwd()
     except FileNotFoundError:
-        say("Error: the current folder was deleted: change to one that is there")
+        say("Error: the current folder was deleted: cd to one that exists")
         sys.exit(1)
     prepare_for_numpy()
     state = SimpleNamespace(debug=False)

@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import itertools
 import os
+import re
 import shlex
 import shutil
 import stat
@@ -34,6 +35,7 @@ _CHUNK = 1 << 20  # characters hashed at once
 
 # --- reading ---------------------------------------------------------------------------------
 
+_STANDARD_INPUT = "standard input"
 _NOT_TEXT = {
     b"%PDF-": ("a PDF", "convert it, for example with pdftotext"),
     b"\x1f\x8b": ("compressed with gzip", "unpack it with gunzip"),
@@ -61,7 +63,7 @@ def read_bytes(files: Sequence[str]) -> list[tuple[str, bytes]]:
     """
     contents = []
     for file in files:
-        name = "standard input" if file == "-" else file
+        name = _STANDARD_INPUT if file == "-" else file
         try:
             if file != "-":
                 with open(file, "rb") as stream:
@@ -86,6 +88,11 @@ def read_bytes(files: Sequence[str]) -> list[tuple[str, bytes]]:
             raise CharrnnError(f"{name}: cannot be read: {error.strerror or error}") from None
         contents.append((name, data))
     return contents
+
+
+def is_nameless(file: str) -> bool:
+    """Whether a text comes from standard input or from an open file, as `<(...)` in a shell gives it."""
+    return file in ("-", _STANDARD_INPUT) or re.match(r"/(dev|proc/[^/]+)/fd/", file) is not None
 
 
 def encoding_named(name: str) -> str:
@@ -363,12 +370,13 @@ def unlike_notes(text: str | None, corpus: Corpus, files: Sequence[str]) -> Iter
     share = float(never[validation].mean()) if len(validation) else 0.0
     lines = (text or "")[:_LINES_LOOKED_AT].split("\n")[:-1]
     is_list = len(lines) >= 100 and sum(map(len, lines)) < 40 * len(lines)
-    ordered = sum(a.casefold() <= b.casefold() for a, b in itertools.pairwise(lines))
-    is_sorted = is_list and ordered > 0.95 * len(lines)
+    pairs = [(a.casefold(), b.casefold()) for a, b in itertools.pairwise(lines)]
+    rising, falling = sum(a < b for a, b in pairs), sum(a > b for a, b in pairs)
+    is_sorted = is_list and rising > len(lines) / 2 and falling < len(lines) / 20
     if share > MAX_NEVER_SEEN_SHARE:
         yield (
-            f"{share:.1%} of the characters in the last tenth of the text, the validation part, never occur before it: "
-            "the validation loss will stay higher for it"
+            f"{share:.1%} of the characters in the last tenth of the text, the validation part, never occur before it, "
+            "so the validation loss will be higher"
         )
     if is_sorted:
         yield "the lines are in alphabetical order: the last tenth, the validation part, is unlike the rest"
@@ -377,7 +385,7 @@ def unlike_notes(text: str | None, corpus: Corpus, files: Sequence[str]) -> Iter
         shuffle = (
             f"{'shuf' if shutil.which('shuf') else 'sort -R'} > {shlex.quote(f'{first.stem}-shuffled{first.suffix}')}"
         )
-        how = "" if "standard input" in files else f": cat {shlex.join(files)} | {shuffle}"
+        how = "" if any(map(is_nameless, files)) else f": cat {shlex.join(files)} | {shuffle}"
         yield f"if the order of the lines does not matter, shuffle them{how}"
 
 

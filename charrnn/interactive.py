@@ -144,12 +144,12 @@ class Session:
         else:
             say(
                 f"Error: {' '.join((':' + name, value, *rest)).rstrip()}: no such command; "
-                ":help lists them, Ctrl-D quits, and a beginning with a colon is typed with two"
+                ":help lists them, Ctrl-D quits; type two colons to begin a text with one"
             )
 
     def _help(self) -> None:
         say("some text     the model goes on from it")
-        say("::) smiles    the same, for a beginning with a colon")
+        say("::) smiles    two colons begin a text with one")
         say("an empty line goes on from where the text stopped")
         say(f":t 0.7        temperature, now {self._choice.temperature:g}: below 1 plays safer, above 1 wilder")
         say(f":length 500   new characters a time, now {self._length:,}")

@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-import re
 import shlex
 import time
 from collections.abc import Mapping, Sequence
@@ -24,6 +23,7 @@ from charrnn.data import (
     VALIDATION_SHARE,
     Corpus,
     encoding_named,
+    is_nameless,
     read_bytes,
     read_corpus,
     steps_per_epoch,
@@ -83,7 +83,7 @@ _USUAL_RATE = 500e9  # floating-point operations a second, as `machine_speed` me
 def machine_speed() -> float:
     """How fast this machine multiplies matrices, measured in some milliseconds; 1 is that of docs/quality.md.
 
-    NumPy measures one core; a batch is split over four at the most (`model.choose_layout`).
+    NumPy has one thread in the command, but training splits a batch over up to four cores (`model.choose_layout`).
     """
     kernel, state = np.ones((1536, 384), np.float32), np.ones((384, 32), np.float32)
     seconds = []
@@ -91,7 +91,8 @@ def machine_speed() -> float:
         before = time.perf_counter()
         kernel @ state
         seconds.append(time.perf_counter() - before)
-    return min(4, usable_cores()) * 2 * kernel.size * state.shape[1] / min(seconds) / _USUAL_RATE
+    cores = min(4, usable_cores()) if os.environ.get("OPENBLAS_NUM_THREADS") == "1" else 1  # else all are measured
+    return cores * 2 * kernel.size * state.shape[1] / min(seconds) / _USUAL_RATE
 
 
 def usual_speed(layers: int, units: int) -> float:
@@ -226,7 +227,7 @@ def plan_training(
     Raises:
         CharrnnError: the files, the options or the run do not allow it.
     """
-    if name is None and _is_nameless(files[0]):
+    if name is None and is_nameless(files[0]):
         what = "standard input" if files[0] == "-" else f"{files[0]}, which has no name of its own"
         raise CharrnnError(f"reading {what}: name the run with --name", exit_code=2)
     if "encoding" in given:
@@ -284,7 +285,8 @@ def plan_training(
                 f"{resume.progress.final_loss:.4f} nats per character. Sample from it: {commands.sample}; "
                 f"go on from what it learned: {commands.go_on}; start over: --fresh"
             )
-    _refuse_too_large(settings, corpus.vocabulary, source)
+    advice = "continue it on a machine that has more" if resume else "start from a smaller model" if source else ""
+    _refuse_too_large(settings, corpus.vocabulary, advice or "lower --units or --layers")
     for line in notes:
         note(line)
     guessed = resume is None and not {"dropout", "epochs"} & given.keys()
@@ -294,7 +296,7 @@ def plan_training(
 _COPIES = 5  # of the weights that training keeps: they, their gradients, two moments, the moving average
 
 
-def _refuse_too_large(settings: Settings, vocabulary: Vocabulary, source: Source | None) -> None:
+def _refuse_too_large(settings: Settings, vocabulary: Vocabulary, advice: str) -> None:
     """Refuse a network whose weights alone, with all that training keeps of each, do not fit into the memory.
 
     Raises:
@@ -304,9 +306,8 @@ def _refuse_too_large(settings: Settings, vocabulary: Vocabulary, source: Source
     limit = memory_limit()
     if limit is not None and 4 * _COPIES * weights > limit:
         raise CharrnnError(
-            f"a network of {weights:,} weights needs {4 * _COPIES * weights / 2**30:,.1f} GiB of memory to train, and "
-            f"there are {limit / 2**30:,.1f}: "
-            + ("start from a smaller model" if source else "lower --units or --layers")
+            f"a network of {weights:,} weights needs {4 * _COPIES * weights / 2**30:,.1f} GiB of memory to train, but "
+            f"only {limit / 2**30:,.1f} GiB are available: {advice}"
         )
 
 
@@ -360,23 +361,18 @@ def _refuse_changes(run: Run, settings: Settings, finished: bool, given: Mapping
     )
 
 
-def _is_nameless(file: str) -> bool:
-    """Whether a text comes from standard input or from an open file, as `<(...)` in a shell gives it."""
-    return file == "-" or re.match(r"/(dev|proc/[^/]+)/fd/", file) is not None
-
-
 def _default_name(files: Sequence[str]) -> str:
     return Path(files[0]).stem.lstrip(".-")
 
 
 def _commands(files: Sequence[str], run: Run, folder: str, device: str | None, save_every: float | None) -> Commands:
     where = [] if folder == (os.environ.get(FOLDER_VARIABLE) or DEFAULT_FOLDER) else ["--checkpoints-dir", folder]
-    named = [] if not _is_nameless(files[0]) and run.name == _default_name(files) else ["--name", run.name]
+    named = [] if not is_nameless(files[0]) and run.name == _default_name(files) else ["--name", run.name]
     options = [] if device is None else ["--device", device]
     options += [] if save_every is None else ["--save-every", f"{save_every:g}"]
     separator = ["--"] if any(file.startswith("-") and file != "-" for file in files) else []
     # What a shell gave as /dev/fd/63 has to be typed again.
-    typed = ["<(...)" if _is_nameless(file) and file != "-" else shlex.quote(file) for file in files]
+    typed = ["<(...)" if is_nameless(file) and file != "-" else shlex.quote(file) for file in files]
     texts = " ".join([*separator, *typed])
     return Commands(
         f"{shlex.join(['charrnn', 'train', *named, *where, *options])} {texts}",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections import Counter
 from collections.abc import Iterable
 
 import numpy as np
@@ -12,7 +11,7 @@ import numpy as np
 from charrnn import CharrnnError
 from charrnn.data import decode, plain_text, read_bytes
 from charrnn.messages import plural, show
-from charrnn.vocabulary import Ids, Note, Vocabulary
+from charrnn.vocabulary import Ids, Note, Vocabulary, count_characters
 
 
 def read_prime(file: str, vocabulary: Vocabulary, encoding: str, note: Note) -> str:
@@ -180,14 +179,16 @@ def normalised(name: str, text: str, vocabulary: Vocabulary, note: Note) -> str:
     for form in ("NFC", "NFD"):
         if unknown := _count_unknown(text, vocabulary):
             other = unicodedata.normalize(form, text)
-            if _count_unknown(other, vocabulary) < unknown:
+            left = _count_unknown(other, vocabulary)
+            # Of the share too: composing makes fewer characters, even of those that stay unknown.
+            if left < unknown and left * len(text) < unknown * len(other):
                 note(f"{name}: normalised to {form}, the form of the training text")
                 text = other
     return text
 
 
 def _count_unknown(text: str, vocabulary: Vocabulary) -> int:
-    return sum(count for character, count in Counter(text).items() if character not in vocabulary)
+    return sum(count for character, count in count_characters(text).items() if character not in vocabulary)
 
 
 def unescaped(text: str) -> str:

@@ -120,7 +120,6 @@ class LiveDisplay(ProgressDisplay):
         for stale in ("COLUMNS", "LINES"):  # rich would believe them, and not ask the terminal
             os.environ.pop(stale, None)
         self._console = Console(file=cast(TextIO, _Terminal()), highlight=False)
-        self._live: Line | None = None
 
     def note(self, line: str) -> None:
         """Say something, above the live line."""
@@ -131,13 +130,12 @@ class LiveDisplay(ProgressDisplay):
         from rich.progress import Progress as Line
 
         # No bar: a line as wide as the terminal could not be taken away after an echoed ^C.
-        self._live = Line(*columns, console=self._console, transient=True)
-        return self._live
+        return Line(*columns, console=self._console, transient=True)
 
     def end(self) -> None:
-        """Take the live line away."""
-        if self._live is not None:
-            self._live.stop()
+        """Take the live line away, and show the cursor, without the locks that whoever was interrupted may hold."""
+        with contextlib.suppress(OSError):
+            os.write(2, b"\r\x1b[2K\x1b[?25h")
 
     @contextlib.contextmanager
     def first_updates(self) -> Iterator[Callable[[int, float], None]]:

@@ -206,7 +206,7 @@ class Run:
         Raises:
             NotWrittenError: a file could not be written; the one before is still there.
         """
-        if not self.folder.exists():
+        if not os.path.exists(self.folder):  # Path.exists raises where it cannot tell
             try:
                 self.folder.mkdir(parents=True, exist_ok=True)
             except OSError as error:
@@ -371,7 +371,13 @@ def all_runs(folder: str, note: Note = ignore_note) -> list[Run]:
             try:
                 if run.exists():
                     found.append(
-                        (max(os.lstat(path).st_mtime for path in (run.last, run.best) if _is_there(path)), run)
+                        (
+                            max(
+                                (os.lstat(path).st_mtime for path in (run.last, run.best) if _is_there(path)),
+                                default=0.0,
+                            ),
+                            run,
+                        )
                     )
             except OSError as error:
                 note(f"{entry}: cannot be read: {error.strerror or error}; left out")

@@ -23,7 +23,7 @@ def as_text(samples: Iterable[Sample], request: Request, vocabulary: Vocabulary,
     for sample in samples:
         yield sample.prime
         yield from sample.pieces()
-        yield _ending(request, vocabulary, count)
+        yield _ending(sample, request, vocabulary, count)
 
 
 def as_marked_text(
@@ -36,12 +36,12 @@ def as_marked_text(
         pieces.append((sample.prime, False))
         for id, copied in zip(sample.ids.tolist(), sample.copied.tolist(), strict=True):
             pieces.append((sample.decoder.decode((id,)), copied))
-        pieces.append((sample.decoder.decode((), final=True) + _ending(request, vocabulary, count), False))
+        pieces.append((sample.decoder.decode((), final=True) + _ending(sample, request, vocabulary, count), False))
     return [text for text, _ in pieces], [copied for _, copied in pieces]
 
 
-def _ending(request: Request, vocabulary: Vocabulary, count: int) -> str:
-    return "" if count == 1 else _stop_text(request, vocabulary) or SEPARATOR
+def _ending(sample: Sample, request: Request, vocabulary: Vocabulary, count: int) -> str:
+    return "" if count == 1 else _stop_text(request, vocabulary, sample.decoder.errors) or SEPARATOR
 
 
 def as_json(samples: Iterable[Sample], request: Request, vocabulary: Vocabulary, checkpoint: str) -> Iterator[str]:
@@ -76,8 +76,8 @@ def as_json(samples: Iterable[Sample], request: Request, vocabulary: Vocabulary,
         yield json.dumps(line, ensure_ascii=False) + "\n"
 
 
-def _stop_text(request: Request, vocabulary: Vocabulary) -> str | None:
-    return None if request.stop is None else "".join(vocabulary.decode(request.stop.tolist()))
+def _stop_text(request: Request, vocabulary: Vocabulary, errors: str = "replace") -> str | None:
+    return None if request.stop is None else "".join(vocabulary.decode(request.stop.tolist(), errors))
 
 
 def with_notes(samples: Iterable[Sample], request: Request, vocabulary: Vocabulary, note: Note) -> Iterator[Sample]:

@@ -220,9 +220,8 @@ def generate(
 ) -> Iterator[int]:
     """Feed predictions back autoregressively: the ids of one stream of `Streams`, after `read_beginning`.
 
-    Yields:
-        Each new id, `length` of them.
+    Returns:
+        Each new id, `length` of them. The prime is read before.
     """
     streams = Streams(network, vocabulary, read_beginning(network, vocabulary, prime, show), choice, [seed])
-    for _ in range(length):
-        yield int(streams.step()[0])
+    return (int(streams.step()[0]) for _ in range(length))

@@ -46,7 +46,7 @@ class StopRequest:
 
         Args:
             message: what to say if the first one acts at once.
-            clean_up: called before the process is left.
+            clean_up: called before the process is left; it waits for no lock.
         """
         self.signal: int | None = None
         self.is_remembered = False
@@ -69,11 +69,9 @@ class StopRequest:
             self._leave(number, self._message if is_first else None)
 
     def _leave(self, number: int, message: str | None) -> NoReturn:
-        # What was interrupted may have been a write to the same stream, which cannot be entered twice.
-        with contextlib.suppress(RuntimeError, OSError):
-            self._clean_up()
+        self._clean_up()
         if message is not None:
             encoding = getattr(sys.stderr, "encoding", "utf-8")
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):  # not print: what was interrupted may be writing to the same stream
                 os.write(2, f"{one_line(message)}\n".encode(encoding, "backslashreplace"))
         os._exit(128 + number)

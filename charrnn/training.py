@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
+import os
 import time
 from typing import NoReturn
 
@@ -55,9 +56,13 @@ def train(job: Job, device: str | None, save_every: float | None, display: Progr
     try:
         _train(job, device, save_every, display)
     except (MemoryError, tf.errors.ResourceExhaustedError):
-        raise CharrnnError(
-            "there is not enough memory for this training: lower --units, --layers, --batch-size or --seq-length"
-        ) from None
+        if job.resume is not None:
+            advice = "continue it where there is more"
+        elif job.source is not None:
+            advice = "lower --batch-size or --seq-length, or start from a smaller model"
+        else:
+            advice = "lower --units, --layers, --batch-size or --seq-length"
+        raise CharrnnError(f"there is not enough memory for this training: {advice}") from None
 
 
 def _train(job: Job, device: str | None, save_every: float | None, display: ProgressDisplay) -> None:
@@ -185,6 +190,7 @@ class _Training:
             if not self.job.fresh:
                 raise self._meanwhile()
             self.display.note(f"the old run is kept as {self.run.set_aside().folder}")
+        self.request.is_remembered = True
         self.run.prepare()
         try:
             self.save()
@@ -237,7 +243,9 @@ class _Training:
             if best.settings != saved.settings or best.vocabulary.characters != saved.vocabulary.characters:
                 raise CharrnnError(f"{self.run.best}: of another run")
         except CharrnnError as error:
-            self.display.note(f"{error}; the best weights are lost, the next validation's take their place")
+            is_last = saved.progress.step == saved.progress.total_steps
+            instead = "the last ones" if is_last else "the next validation's"
+            self.display.note(f"{error}; the best weights are lost, {instead} take their place")
             self.progress = dataclasses.replace(self.progress, best_step=None, best_loss=None)
         else:
             self.best, self.best_is_saved = best, True
@@ -285,7 +293,7 @@ class _Training:
         Raises:
             NotWrittenError: a file cannot be written.
         """
-        best = None if self.best_is_saved and self.run.best.exists() else self.best
+        best = None if self.best_is_saved and os.path.exists(self.run.best) else self.best
         is_synced = self.run.save(last, self.reports, best)
         self.best_is_saved = True
         return is_synced
@@ -295,7 +303,8 @@ class _Training:
         try:
             self.save()
         except NotWrittenError as error:
-            self.display.note(f"{error}; training goes on and will try again; kept so far: {self._kept}")
+            kept = f"kept so far: {self._kept}" if self.is_kept else self._kept
+            self.display.note(f"{error}; training goes on and will try again; {kept}")
 
     def save_or_fail(self) -> None:
         """Save when there will be no next time.
@@ -306,20 +315,21 @@ class _Training:
         try:
             self.save()
         except NotWrittenError as error:
-            next_time = "goes on from there" if self.is_kept else "starts anew"
-            raise CharrnnError(
-                f"{error}; what is kept is {self._kept}: mend this, and the same command {next_time}"
-            ) from None
+            if self.is_kept:
+                kept = f"what is kept is {self._kept}: fix this, and the same command goes on from there"
+            else:
+                kept = f"{self._kept}: fix this, and the same command starts anew"
+            raise CharrnnError(f"{error}; {kept}") from None
 
     @property
     def is_kept(self) -> bool:
         """Whether what was saved last is still there."""
-        return self.saved is not None and self.run.last.exists()
+        return self.saved is not None and os.path.exists(self.run.last)
 
     @property
     def _kept(self) -> str:
         if self.saved is None or not self.is_kept:
-            return f"nothing, since {self.run.folder} is gone"
+            return f"nothing is kept, since {self.run.folder} is gone or cannot be reached"
         return f"step {self.saved.step:,} of {self.saved.total_steps:,}"
 
     def save_is_due(self) -> bool:
@@ -433,16 +443,17 @@ class _Training:
             ids = generate(network, vocabulary, no_prime, SAMPLE_LENGTH, Choice(0.8), report.step)
             sample = "".join(vocabulary.decode(ids))
         self.display.report(report, is_best, sample)
-        if len(self.reports) == UNLIKE_REPORTS:
-            self.say_if_worse_than_guessing()
+        is_last = report.step == self.progress.total_steps
+        if len(self.reports) == UNLIKE_REPORTS or (is_last and len(self.reports) < UNLIKE_REPORTS):
+            self.say_if_worse_than_guessing(report)
 
-    def say_if_worse_than_guessing(self) -> None:
-        """Say so if even the best validation is: then its part of the text is unlike the rest."""
+    def say_if_worse_than_guessing(self, report: Report) -> None:
+        """Say so if even the best validation is, though the network learns: its part of the text is unlike the rest."""
         guessing = math.log(max(2, self.config.vocabulary_size))
-        if self.progress.best_loss is not None and self.progress.best_loss > guessing:
+        if self.progress.best_loss is not None and report.train_loss < guessing < self.progress.best_loss:
             self.display.note(
-                f"no validation loss is below {guessing:.3f} nats, that of guessing: the last tenth of the text is "
-                "unlike the rest, which the network learns from"
+                f"the validation loss stays above {guessing:.3f} nats, that of guessing: the last tenth of the text "
+                "is unlike the part that the network learns from"
             )
 
     def finish(self) -> None:
@@ -471,5 +482,4 @@ class _Training:
         self.best = dataclasses.replace(best, progress=dataclasses.replace(best.progress, final_loss=final_loss))
         self.progress = dataclasses.replace(self.progress, final_loss=final_loss)
         self.save_or_fail()
-        self.say_if_worse_than_guessing()
         self.display.finished(self.progress, len(part) - 1)

@@ -186,7 +186,13 @@ class Vocabulary:
             One or more known characters, None where nothing comes close.
         """
         bare = "".join(c for c in unicodedata.normalize("NFKD", character) if not unicodedata.combining(c))
-        candidates = [ASCII_EQUIVALENTS.get(character, ""), character.swapcase(), bare, bare.swapcase()]
+        candidates = [
+            ASCII_EQUIVALENTS.get(character, ""),
+            character.casefold(),
+            character.swapcase(),
+            bare,
+            bare.swapcase(),
+        ]
         candidates += [typographic for typographic, plain in ASCII_EQUIVALENTS.items() if plain == character]
         for candidate in candidates:
             if candidate and all(c in self for c in candidate):
@@ -220,6 +226,7 @@ class Decoder:
                 `surrogateescape` what encodes to the same bytes again.
         """
         self.invalid = 0
+        self.errors = errors
         self._characters = vocabulary.characters + ("\ufffd" if vocabulary.unknown is not None else "")
         self._utf8 = codecs.getincrementaldecoder("utf-8")(errors) if vocabulary.kind == "bytes" else None
 

@@ -163,7 +163,7 @@ def test_a_forgers_checksum_is_no_obstacle_by_itself() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format": 1}, "format 1; this charrnn reads formats 2 to 3"),
+        ({"format": 1}, "format 1; this charrnn reads formats 2 and 3"),
         ({"format": 2}, "unknown or missing keys in the configuration"),
         ({"known": 'ab"', "seen": "\u00e9"}, "seen characters are not known"),
         ({"known": "ba"}, "another order"),

@@ -386,7 +386,7 @@ def test_a_working_folder_that_was_deleted_is_said(tmp_path: Path) -> None:
         cwd=tmp_path, capture_output=True, text=True, env=environment(), check=False,
     )  # fmt: skip
     assert result.returncode == 1
-    assert result.stderr == "Error: the current folder was deleted: change to one that is there\n"
+    assert result.stderr == "Error: the current folder was deleted: cd to one that exists\n"
 
 
 def test_a_prime_file_may_be_in_the_encoding_of_the_training_text(charrnn: Command, tmp_path: Path) -> None:

@@ -291,3 +291,4 @@ def test_a_list_in_alphabetical_order_is_told_how_to_shuffle_it(tmp_path: Path) 
     assert sorted(shuffled) == names
     assert (tmp_path / "my names.txt").read_text().splitlines() == names
     assert len(notes_of(str(tmp_path / "my names-shuffled.txt"))) == 1
+    assert len(notes_of(write(tmp_path, "hello\n" * 500))) == 1

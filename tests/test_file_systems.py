@@ -68,8 +68,8 @@ def test_where_the_folder_cannot_be_made_again_the_end_says_what_is_true(tmp_pat
         assert process.stderr is not None
         last = process.stderr.read().splitlines()[-1]
     assert process.returncode == 1
-    assert f"what is kept is nothing, since {Path('checkpoints/small')} is gone" in last
-    assert last.endswith("mend this, and the same command starts anew")
+    assert f"nothing is kept, since {Path('checkpoints/small')} is gone or cannot be reached" in last
+    assert last.endswith("fix this, and the same command starts anew")
 
 
 def test_best_weights_that_are_lost_while_a_run_is_stopped_do_not_end_it(tmp_path: Path, run: Run) -> None:
@@ -169,7 +169,7 @@ def test_a_network_that_memory_cannot_hold_is_refused_at_once(
     charrnn: Command, run: Run, without_tensorflow: dict[str, str]
 ) -> None:
     last = refused(charrnn("train", "small.txt", "--units", "65536", "--layers", "100", **without_tensorflow))
-    assert "a network of 3,418,843,388,130 weights needs 63,680.9 GiB of memory to train, and there are " in last
+    assert "a network of 3,418,843,388,130 weights needs 63,680.9 GiB of memory to train, but only " in last
     assert last.endswith(": lower --units or --layers")
 
 
@@ -182,4 +182,4 @@ def test_a_limit_of_the_process_counts_as_memory(tmp_path: Path, run: Run, witho
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)),
     )  # fmt: skip
     last = refused(result)
-    assert "there are 2.0: lower --units" in last
+    assert "only 2.0 GiB are available: lower --units" in last

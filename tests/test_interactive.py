@@ -95,7 +95,7 @@ def test_what_is_no_command_is_said_in_one_line_and_changes_nothing(talk: Any, s
 def test_a_beginning_may_begin_with_a_colon(talk: Any, charrnn: Command, trained: Path) -> None:
     text, told = talk("::The", args=("--unknown", "skip"))
     assert (text[:4], told) == (":The", "")
-    assert "a beginning with a colon is typed with two" in talk(":)")[1]
+    assert "type two colons to begin a text with one" in talk(":)")[1]
     assert "::) smiles" in talk(":help")[1]
 
 
@@ -110,6 +110,8 @@ def test_reading_a_long_prime_shows(trained: Path, charrnn: Command, tmp_path: P
     assert code == 0
     assert "\rreading 12,400 characters: 0%\rreading 12,400 characters: 8%\r" in output
     assert output.index(f"\r{' ' * 29}") < output.index("The ferry")
+    with terminal(trained, f"--prime-file '{tmp_path / 'long.txt'}'", length=5) as child:
+        assert child.before.rindex("reading 12,400 characters: ") < child.before.index("The ferry")
     result = charrnn(*call, "--interactive", input="")
     assert result.stderr == "reading 12,400 characters\n"
 

@@ -103,6 +103,13 @@ def test_composed_and_decomposed_letters_are_taken_for_one_another(known: str, t
         encode_prime(vocabulary, f"{known.strip()[:4]}z" if form == "NFC" else "cafez", None, print)
 
 
+def test_a_form_that_the_model_does_not_know_either_is_not_taken() -> None:
+    told: list[str] = []
+    for typed in ("\u1112\u1161\u11ab", "e\u0323\u0302"):
+        encode_prime(Vocabulary.ascii(), typed, "replace", told.append)
+    assert not any("normalised" in line for line in told)
+
+
 def test_what_cannot_be_seen_alone_is_named_by_its_code_point() -> None:
     for character in ("\u0301", "\u200d", "\u093e", "\u3164"):
         with pytest.raises(CharrnnError, match=f"does not know 'U\\+{ord(character):04X}' at position 2"):

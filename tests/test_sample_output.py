@@ -143,6 +143,9 @@ def test_a_model_of_bytes_writes_its_very_bytes_to_a_pipe(chain: None, tmp_path:
     assert line["text"] == written.stdout.decode(errors="replace")
     shown, _ = on_terminal(tmp_path, *call)
     assert shown.splitlines()[0] == line["text"].splitlines()[0]
+    stop = ["--count", "2", "--stop", b"\xf0\x9f"]
+    several = subprocess.run([*command, *stop], cwd=tmp_path, env=environment(), capture_output=True, check=True)
+    assert several.stdout == b"a\xf0\x9f" * 2
     asked = subprocess.run(
         [*command, "--interactive"], cwd=tmp_path, env=environment(), input=b"\n", capture_output=True, check=True
     )
