@@ -21,7 +21,7 @@ import click
 from charrnn import CharrnnError, __version__, corpora
 from charrnn.messages import is_live, one_line, say, show_reading
 from charrnn.output import errors_for_stdout, write_text
-from charrnn.surroundings import prepare_for_numpy
+from charrnn.surroundings import prepare_for_the_command
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -493,7 +493,7 @@ def main() -> None:
     except FileNotFoundError:
         say("Error: the current folder was deleted: cd to one that exists")
         sys.exit(1)
-    prepare_for_numpy()
+    prepare_for_the_command()
     state = SimpleNamespace(debug=False)
     try:
         sys.exit(cli.main(standalone_mode=False, obj=state, prog_name="charrnn"))

@@ -52,7 +52,7 @@ def state_parts(cell: str) -> tuple[str, ...]:
 
 
 quietly = np.errstate(all="ignore")
-"""What computes with the network: what NumPy does about underflow, say, is not for the user's settings to change."""
+"""Decorates what computes with the network: a script's own `np.seterr` neither breaks it nor is changed by it."""
 
 
 class Network:

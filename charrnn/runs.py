@@ -401,7 +401,7 @@ def find_run(name: str | None, folder: str, note: Note = ignore_note) -> Run:
         if not runs:
             raise CharrnnError(
                 f"no runs in {Path(folder).absolute()} yet: train one with charrnn train FILE, "
-                "or say with --checkpoints-dir where there are some",
+                "or name the folder that has some with --checkpoints-dir",
                 exit_code=2,
             )
         return runs[0]

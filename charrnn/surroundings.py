@@ -24,13 +24,15 @@ _SET = {
 }
 
 
-def prepare_for_numpy() -> None:
-    """Set the environment that the command imports NumPy in: one thread for its products, if the user has set none.
+def prepare_for_the_command() -> None:
+    """Set the environment that the command starts in: one thread for NumPy's products, if the user has set none.
 
     The products of sampling are too small for several threads to help much. Where another program has one of the
     cores, several threads are tens of times as slow as one.
     """
     _forget(_OF_NUMPY)
+    if "COMP_WORDS" not in os.environ and os.environ.get("_CHARRNN_COMPLETE", "").endswith("_complete"):
+        del os.environ["_CHARRNN_COMPLETE"]  # no shell asks for a completion, and click would look for its words
     for variable in _THREADS:
         os.environ.setdefault(variable, "1")
 

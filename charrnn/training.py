@@ -57,7 +57,7 @@ def train(job: Job, device: str | None, save_every: float | None, display: Progr
         _train(job, device, save_every, display)
     except (MemoryError, tf.errors.ResourceExhaustedError):
         if job.resume is not None:
-            advice = "continue it where there is more"
+            advice = "continue it on a machine that has more"
         elif job.source is not None:
             advice = "lower --batch-size or --seq-length, or start from a smaller model"
         else:

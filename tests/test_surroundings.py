@@ -43,6 +43,7 @@ def hostile(tmp_path: Path) -> dict[str, str]:
         "NPY_PROMOTION_STATE": "legacy", "NPY_DISABLE_CPU_FEATURES": "X86_V2", "NUMPY_MADVISE_HUGEPAGE": "junk",
         "OPENBLAS_VERBOSE": "2", "OPENBLAS_NUM_THREADS": "junk", "SOURCE_DATE_EPOCH": "junk",
         "PYTHONWARNINGS": "error", "PYTHONIOENCODING": "ascii:strict", "PYTHONSAFEPATH": "1",
+        "_CHARRNN_COMPLETE": "bash_complete",
         "COLUMNS": "junk", "LINES": "0", "FORCE_COLOR": "1", "CLICOLOR_FORCE": "1", "LC_ALL": "xx_XX.UTF-8",
     }  # fmt: skip
 
@@ -77,8 +78,8 @@ def test_what_a_machine_needs_is_honoured(trained: Path, tmp_path: Path) -> None
     """How many threads BLAS has, and which of TensorFlow's two sets of kernels computes."""
     code = "import os; {}; print(os.environ['OPENBLAS_NUM_THREADS'], os.environ.get('TF_ENABLE_ONEDNN_OPTS'))"
     for statement, given, found in (
-        ("import charrnn.surroundings as s; s.prepare_for_numpy()", {}, "1 None"),
-        ("import charrnn.surroundings as s; s.prepare_for_numpy()", {"OPENBLAS_NUM_THREADS": "3"}, "3 None"),
+        ("import charrnn.surroundings as s; s.prepare_for_the_command()", {}, "1 None"),
+        ("import charrnn.surroundings as s; s.prepare_for_the_command()", {"OPENBLAS_NUM_THREADS": "3"}, "3 None"),
         ("import charrnn.backend", {"OPENBLAS_NUM_THREADS": "3", "TF_ENABLE_ONEDNN_OPTS": "0"}, "3 0"),
     ):
         result = subprocess.run(
