@@ -487,6 +487,17 @@ def _fill_closed_descriptors() -> None:
 
 def main() -> None:
     """Run the command line; every way it ends has its exit code."""
+    try:
+        _main()
+    finally:
+        try:
+            if sys.stderr is not None:
+                sys.stderr.flush()
+        except OSError:  # its reader is gone: Python would try once more at exit, and end with 120
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+
+
+def _main() -> None:
     _fill_closed_descriptors()
     try:
         os.getcwd()

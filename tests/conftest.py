@@ -37,7 +37,7 @@ SMALL = (
 
 def environment() -> dict[str, str]:
     """The environment without what would change what the command does."""
-    changes = ("CHARRNN", "TF_", "COLUMNS", "MPLBACKEND", "JPY_", "OPENBLAS_NUM_THREADS")
+    changes = ("CHARRNN", "TF_", "COLUMNS", "MPLBACKEND", "JPY_", "OPENBLAS_NUM_THREADS", "PYTHONUNBUFFERED")
     return {key: value for key, value in os.environ.items() if not key.startswith(changes) and key != "CI"}
 
 
