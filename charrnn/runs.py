@@ -297,11 +297,9 @@ def _is_there(path: Path) -> bool:
     """
     try:
         os.lstat(path)
-    except (
-        FileNotFoundError,
-        NotADirectoryError,
-        ValueError,
-    ):  # no file can have a NUL or half a character in its name
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except ValueError:  # no file can have a NUL or half a character in its name
         return False
     return True
 
@@ -370,15 +368,8 @@ def all_runs(folder: str, note: Note = ignore_note) -> list[Run]:
             run = Run(entry)
             try:
                 if run.exists():
-                    found.append(
-                        (
-                            max(
-                                (os.lstat(path).st_mtime for path in (run.last, run.best) if _is_there(path)),
-                                default=0.0,
-                            ),
-                            run,
-                        )
-                    )
+                    times = [os.lstat(path).st_mtime for path in (run.last, run.best) if _is_there(path)]
+                    found.append((max(times, default=0.0), run))
             except OSError as error:
                 note(f"{entry}: cannot be read: {error.strerror or error}; left out")
         return [run for _, run in sorted(found, key=lambda pair: pair[0], reverse=True)]
