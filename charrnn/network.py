@@ -6,6 +6,7 @@ logits, state = network.forward(ids, network.zero_state(batch_size))
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -44,6 +45,11 @@ def weight_shapes(config: NetworkConfig) -> dict[str, tuple[int, ...]]:
     shapes["softmax.kernel"] = (config.units, config.vocabulary_size)
     shapes["softmax.bias"] = (config.vocabulary_size,)
     return shapes
+
+
+def count_weights(config: NetworkConfig) -> int:
+    """How many numbers the network is made of."""
+    return sum(map(math.prod, weight_shapes(config).values()))
 
 
 def state_parts(cell: str) -> tuple[str, ...]:

@@ -31,7 +31,7 @@ from charrnn.data import (
 )
 from charrnn.machine import memory_limit, usable_cores
 from charrnn.messages import plural
-from charrnn.network import weight_shapes
+from charrnn.network import count_weights
 from charrnn.runs import DEFAULT_FOLDER, FOLDER_VARIABLE, Run, run_named
 from charrnn.schedule import minutes_worth_waiting
 from charrnn.vocabulary import Note, Vocabulary
@@ -302,7 +302,7 @@ def _refuse_too_large(settings: Settings, vocabulary: Vocabulary, advice: str) -
     Raises:
         CharrnnError: it is one.
     """
-    weights = sum(map(math.prod, weight_shapes(settings.network(vocabulary)).values()))
+    weights = count_weights(settings.network(vocabulary))
     limit = memory_limit()
     if limit is not None and 4 * _COPIES * weights > limit:
         raise CharrnnError(

@@ -22,7 +22,7 @@ from charrnn.checkpoint import Checkpoint, CorpusIdentity, Progress, Settings
 from charrnn.data import WARM_UP
 from charrnn.messages import plural
 from charrnn.model import Layout, choose_layout
-from charrnn.network import Array, Network, weight_shapes
+from charrnn.network import Array, Network, count_weights
 from charrnn.planning import Job, dropout_for, load_last
 from charrnn.progress import ProgressDisplay
 from charrnn.runs import NotWrittenError, Report
@@ -79,11 +79,10 @@ def _train(job: Job, device: str | None, save_every: float | None, display: Prog
     with StopRequest(message, clean_up) as request:
         place = choose_device(device)
         layout = choose_layout(place, job.settings, saved)
-        shapes = weight_shapes(job.settings.network(job.corpus.vocabulary))
+        weights = count_weights(job.settings.network(job.corpus.vocabulary))
         display.note(  # before it is built, which takes a while for a very large one
             f"training {job.settings.layers} x {job.settings.units} {job.settings.cell.upper()} "
-            f"({sum(map(math.prod, shapes.values())):,} weights) on {place.name}"
-            + (f" in {layout.precision}" if layout.fast else "")
+            f"({weights:,} weights) on {place.name}" + (f" in {layout.precision}" if layout.fast else "")
         )
         training = _Training(job, place, layout, SAVE_SECONDS if save_every is None else save_every, display, request)
         training.begin()
