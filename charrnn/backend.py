@@ -15,13 +15,14 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
 from charrnn import CharrnnError
 from charrnn.machine import usable_cores
 from charrnn.messages import plural
-from charrnn.surroundings import prepare_for_training_and_pictures
+from charrnn.surroundings import is_number, prepare_for_training_and_pictures
 
 
 @contextlib.contextmanager
@@ -34,7 +35,7 @@ def _stderr_held_back() -> Iterator[None]:
     except OSError:  # closed: there is nothing to hold back
         yield
         return
-    with tempfile.TemporaryFile() as held:
+    with _temporary_file() as held:
         os.dup2(held.fileno(), 2)
         try:
             yield
@@ -45,6 +46,15 @@ def _stderr_held_back() -> Iterator[None]:
         finally:
             os.dup2(stderr, 2)
             os.close(stderr)
+
+
+def _temporary_file() -> IO[bytes]:
+    """A file that goes away, or one that keeps nothing if no folder for temporary files can be written to."""
+    try:
+        return tempfile.TemporaryFile()
+    except OSError:
+        tempfile.tempdir = os.curdir  # TensorFlow asks for the folder's name while it is imported, and writes nothing
+        return open(os.devnull, "w+b")
 
 
 @contextlib.contextmanager
@@ -61,7 +71,8 @@ def _without(module: str) -> Iterator[None]:
 
 
 prepare_for_training_and_pictures()
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # what matters is raised as well
+if not is_number(os.environ.get("TF_CPP_MIN_LOG_LEVEL", "")):
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # what matters is raised as well
 if platform.machine().lower() in ("x86_64", "amd64"):
     # TensorFlow takes its faster set of CPU kernels by itself only where there is AVX512_VNNI (docs/speed.md, 22).
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")

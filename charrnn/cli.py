@@ -485,6 +485,17 @@ def _fill_closed_descriptors() -> None:
             os.open(os.devnull, os.O_RDWR)
 
 
+def _place_of(error: OSError) -> str:
+    """The file that an error names, or stdout if what is left to write there fails as well."""
+    if error.filename is not None:
+        return f"{error.filename}: "
+    try:
+        sys.stdout.flush()
+    except OSError:
+        return "stdout: "
+    return ""
+
+
 def main() -> None:
     """Run the command line; every way it ends has its exit code."""
     try:
@@ -521,7 +532,7 @@ def _main() -> None:
             say(f"Error: {error}")
             sys.exit(error.exit_code)
         if isinstance(error, OSError):
-            say(f"Error: {error.filename or 'stdout'}: {error.strerror or error}")
+            say(f"Error: {_place_of(error)}{error.strerror or error}")
         elif isinstance(error, MemoryError):
             say("Error: there is not enough memory")
         else:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, Protocol
 
 from charrnn import CharrnnError
-from charrnn.messages import plural
+from charrnn.messages import console_on, is_live, plural
 
 if TYPE_CHECKING:
     from requests import Response, Session
@@ -68,13 +68,26 @@ class Download:
                         break
         except exceptions.SSLError as error:
             raise CharrnnError(f"{self.url}: its certificate cannot be verified: {_root_cause(error)}") from None
-        except exceptions.InvalidSchema:
+        except exceptions.InvalidSchema as error:
+            if "SOCKS" in str(error):
+                raise CharrnnError(
+                    f"{self.url}: cannot be reached: HTTPS_PROXY or ALL_PROXY names a SOCKS proxy, which needs one "
+                    "more package: python -m pip install pysocks"
+                ) from None
             raise CharrnnError(f"{self.url}: leads away from https, which charrnn does not follow") from None
+        except (exceptions.ProxyError, exceptions.InvalidProxyURL) as error:
+            raise CharrnnError(
+                f"{self.url}: the proxy that HTTPS_PROXY or ALL_PROXY names cannot be used: {_root_cause(error)}"
+            ) from None
         except exceptions.ChunkedEncodingError:
             raise CharrnnError(f"{self.url}: the connection was cut before the text was whole; try again") from None
         except exceptions.RequestException as error:
             raise CharrnnError(
                 f"{self.url}: cannot be reached: {_root_cause(error)}; see whether this machine is online and try again"
+            ) from None
+        except OSError as error:  # of which requests makes none of its own: a file that it is told to use is missing
+            raise CharrnnError(
+                f"{self.url}: its certificate cannot be verified: {error} (see REQUESTS_CA_BUNDLE and CURL_CA_BUNDLE)"
             ) from None
         if hashlib.sha256(data).hexdigest() != self.sha256:
             raise CharrnnError(
@@ -207,14 +220,13 @@ def put_on_disk(name: str, note: Callable[[str], None]) -> Path:
 @contextlib.contextmanager
 def _progress(what: str, source: Source) -> Iterator[Callable[[int], None]]:
     """A bar on a terminal while a text comes; the result is told how many bytes more have come."""
-    if sys.stderr is None or not sys.stderr.isatty():
+    if not is_live():
         yield lambda _: None
         return
-    from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    with Progress(*columns, console=console_on(sys.stderr), transient=True) as bar:
         task = bar.add_task(what, total=source.size)
         yield lambda size: bar.advance(task, size)
 
@@ -225,6 +237,9 @@ def _https_only() -> Session:
     from requests.adapters import HTTPAdapter
     from urllib3 import Retry
 
+    # Files that may be unreadable, and that nothing here needs: passwords, and where to log the keys of connections.
+    os.environ["NETRC"] = os.devnull
+    os.environ.pop("SSLKEYLOGFILE", None)
     session = Session()
     session.adapters.clear()
     session.mount(

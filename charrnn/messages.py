@@ -8,6 +8,12 @@ import re
 import sys
 import unicodedata
 
+TYPE_CHECKING = False  # as typing.TYPE_CHECKING, which would take longer to import
+if TYPE_CHECKING:
+    from typing import TextIO
+
+    from rich.console import Console
+
 # C0 but for tab and newline, DEL, C1, and what reorders the text around it (Unicode's bidirectional
 # embeddings, overrides and isolates). Joiners and marks, which scripts and emoji are written with, stay.
 _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
@@ -33,6 +39,15 @@ def is_live() -> bool:
         return False
     is_kept = "JPY_PARENT_PID" in os.environ or "matplotlib_inline" in os.environ.get("MPLBACKEND", "")
     return not (is_kept or os.environ.get("CI") or os.environ.get("TERM") == "dumb")
+
+
+def console_on(file: TextIO) -> Console:
+    """Rich's console on a terminal, whose width it asks the terminal for."""
+    from rich.console import Console  # 0.1 s: only where it is used
+
+    for stale in ("COLUMNS", "LINES"):  # rich would believe them
+        os.environ.pop(stale, None)
+    return Console(file=file, highlight=False)
 
 
 def show_reading(done: int, total: int) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from charrnn.checkpoint import Progress
-from charrnn.messages import is_live, one_line, say, show_controls
+from charrnn.messages import console_on, is_live, one_line, say, show_controls
 from charrnn.runs import Report
 
 if TYPE_CHECKING:
@@ -115,11 +115,8 @@ class LiveDisplay(ProgressDisplay):
 
     def __init__(self) -> None:
         super().__init__()
-        from rich.console import Console  # 0.1 s: only where it is used
-
-        for stale in ("COLUMNS", "LINES"):  # rich would believe them, and not ask the terminal
-            os.environ.pop(stale, None)
-        self._console = Console(file=cast(TextIO, _Terminal()), highlight=False)
+        self._console = console_on(cast(TextIO, _Terminal()))
+        self.is_live = self._console.is_interactive  # rich heeds FORCE_COLOR, TTY_COMPATIBLE and TTY_INTERACTIVE
 
     def note(self, line: str) -> None:
         """Say something, above the live line."""
@@ -205,4 +202,6 @@ class LiveDisplay(ProgressDisplay):
 
 def choose_display() -> ProgressDisplay:
     """The live display if stderr is live, else the plain one."""
-    return LiveDisplay() if is_live() else ProgressDisplay()
+    if is_live() and (display := LiveDisplay()).is_live:
+        return display
+    return ProgressDisplay()

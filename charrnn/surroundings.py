@@ -31,10 +31,14 @@ def prepare_for_the_command() -> None:
     cores, several threads are tens of times as slow as one.
     """
     _forget(_OF_NUMPY)
-    if "COMP_WORDS" not in os.environ and os.environ.get("_CHARRNN_COMPLETE", "").endswith("_complete"):
-        del os.environ["_CHARRNN_COMPLETE"]  # no shell asks for a completion, and click would look for its words
+    shell, _, wish = os.environ.get("_CHARRNN_COMPLETE", "").partition("_")
+    if shell not in ("bash", "zsh", "fish") or not (
+        wish == "source" or (wish == "complete" and "COMP_WORDS" in os.environ)
+    ):
+        os.environ.pop("_CHARRNN_COMPLETE", None)  # no shell has set it, and click would end without a word
     for variable in _THREADS:
-        os.environ.setdefault(variable, "1")
+        if not is_number(os.environ.get(variable, "")) or int(os.environ[variable]) == 0:
+            os.environ[variable] = "1"
 
 
 def prepare_for_training_and_pictures() -> None:
@@ -44,6 +48,11 @@ def prepare_for_training_and_pictures() -> None:
         os.environ.pop("TF_ENABLE_ONEDNN_OPTS", None)
     os.environ.update(_SET)
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # that it has no folder for its cache, say
+
+
+def is_number(value: str) -> bool:
+    """Whether a variable's value is a whole number, 0 or more, as C programs read it."""
+    return value.isascii() and value.isdecimal()
 
 
 def _forget(prefixes: tuple[str, ...], but: tuple[str, ...] = ()) -> None:

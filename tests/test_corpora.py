@@ -249,6 +249,43 @@ def test_without_a_network_it_says_so_in_one_line(served: Served, tmp_path: Path
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("variables", "says"),
+    [
+        ({"REQUESTS_CA_BUNDLE": "/nowhere.pem"}, "/nowhere.pem"),
+        ({"REQUESTS_CA_BUNDLE": "", "CURL_CA_BUNDLE": "/nowhere.pem"}, "/nowhere.pem"),
+        ({"NO_PROXY": "", "HTTPS_PROXY": "socks5://localhost:9"}, "names a SOCKS proxy, which needs one more package"),
+        ({"NO_PROXY": "", "HTTPS_PROXY": "http://localhost:9"}, "the proxy that HTTPS_PROXY or ALL_PROXY names"),
+        ({"NO_PROXY": "", "HTTPS_PROXY": "http://no.such.host.invalid:9"}, "the proxy that HTTPS_PROXY or ALL_PROXY"),
+    ],
+)
+def test_a_setting_of_the_users_that_does_not_work_is_named(
+    served: Served, tmp_path: Path, variables: dict[str, str], says: str
+) -> None:
+    result = subprocess.run(
+        command_for(f"{served.https}/text"), cwd=tmp_path, env=trusting(served.authority) | variables,
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert result.returncode == 1
+    assert result.stderr.startswith(f"Error: {served.https}/text: ")
+    assert says in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_files_that_a_download_does_not_need_are_not_read(
+    served: Served, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    home = tmp_path_factory.mktemp("home")
+    (home / ".netrc").write_bytes(b"machine localhost login \xd7 password x\n")
+    unreadable = {"HOME": str(home), "SSLKEYLOGFILE": "/nowhere/keys"}
+    result = subprocess.run(
+        command_for(f"{served.https}/text"), cwd=tmp_path, env=trusting(served.authority) | unreadable,
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+
+
 # --- the table -------------------------------------------------------------------------------
 
 

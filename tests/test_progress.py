@@ -68,6 +68,14 @@ def test_a_terminal_made_narrow_while_training_and_the_c_locale_are_no_trouble(t
         assert max(map(len, drawn)) <= 10
 
 
+@pytest.mark.parametrize(("name", "value"), [("FORCE_COLOR", ""), ("TTY_INTERACTIVE", "0"), ("TERM", "unknown")])
+def test_a_terminal_that_shall_not_show_a_live_line_gets_plain_ones(folder: Path, name: str, value: str) -> None:
+    output, code = on_terminal(folder, "train", "small.txt", *SMALL, "--epochs", "1", **{name: value})
+    assert code == 0, output
+    assert "chars/s" in output
+    assert "\x1b[" not in output
+
+
 def test_a_pipe_gets_a_plain_line_per_validation(folder: Path, charrnn: Command) -> None:
     result = charrnn("train", "small.txt", *SMALL, "--epochs", "2")
     reports = [line for line in result.stderr.splitlines() if line.startswith("epoch ")]

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import SMALL, environment, on_terminal, same_files
+from conftest import SMALL, environment, on_terminal, run_charrnn, same_files
 from faults import SHIMS
 
 from charrnn.runs import Run
@@ -41,10 +41,11 @@ def hostile(tmp_path: Path) -> dict[str, str]:
         "TF_ONEDNN_ASSUME_FROZEN_WEIGHTS": "1", "TF_USE_MODULAR_FILESYSTEM": "1",
         "ONEDNN_VERBOSE": "1", "ONEDNN_MAX_CPU_ISA": "SSE41", "PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION": "cpp",
         "NPY_PROMOTION_STATE": "legacy", "NPY_DISABLE_CPU_FEATURES": "X86_V2", "NUMPY_MADVISE_HUGEPAGE": "junk",
-        "OPENBLAS_VERBOSE": "2", "OPENBLAS_NUM_THREADS": "junk", "SOURCE_DATE_EPOCH": "junk",
+        "OPENBLAS_VERBOSE": "2", "OPENBLAS_NUM_THREADS": "junk", "SOURCE_DATE_EPOCH": "junk", "TMPDIR": "/nowhere",
+        "TF_CPP_MIN_LOG_LEVEL": "",
         "PYTHONWARNINGS": "error", "PYTHONIOENCODING": "ascii:strict", "PYTHONSAFEPATH": "1",
-        "_CHARRNN_COMPLETE": "bash_complete",
-        "COLUMNS": "junk", "LINES": "0", "FORCE_COLOR": "1", "CLICOLOR_FORCE": "1", "LC_ALL": "xx_XX.UTF-8",
+        "_CHARRNN_COMPLETE": "junk",
+        "COLUMNS": "²", "LINES": "0", "FORCE_COLOR": "1", "CLICOLOR_FORCE": "1", "LC_ALL": "xx_XX.UTF-8",
     }  # fmt: skip
 
 
@@ -80,6 +81,7 @@ def test_what_a_machine_needs_is_honoured(trained: Path, tmp_path: Path) -> None
     for statement, given, found in (
         ("import charrnn.surroundings as s; s.prepare_for_the_command()", {}, "1 None"),
         ("import charrnn.surroundings as s; s.prepare_for_the_command()", {"OPENBLAS_NUM_THREADS": "3"}, "3 None"),
+        ("import charrnn.surroundings as s; s.prepare_for_the_command()", {"OPENBLAS_NUM_THREADS": "0"}, "1 None"),
         ("import charrnn.backend", {"OPENBLAS_NUM_THREADS": "3", "TF_ENABLE_ONEDNN_OPTS": "0"}, "3 0"),
     ):
         result = subprocess.run(
@@ -102,6 +104,30 @@ def test_a_command_in_a_notebook_works(trained: Path, tmp_path: Path, args: tupl
     assert code == 0, output
     assert "Error" not in output
     assert "\x1b" not in output
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a limit on the size of files needs Unix")
+def test_a_command_that_can_write_no_temporary_file_says_what_it_could_not_write(tmp_path: Path, run: Run) -> None:
+    command = f"ulimit -f 0; '{sys.executable}' -m charrnn train small.txt --units 8 --epochs 1"
+    result = subprocess.run(
+        ["sh", "-c", command], cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 1
+    assert result.stderr.splitlines()[-1].startswith(f"Error: {run.history.relative_to(tmp_path)}: cannot be written")
+
+
+def test_a_file_with_the_name_of_a_module_is_not_run(trained: Path, tmp_path: Path) -> None:
+    for module in ("random", "numpy", "json", "click"):
+        (tmp_path / f"{module}.py").write_text("raise SystemExit('a file of the user')")
+    result = run_charrnn("sample", "--checkpoints-dir", trained / "checkpoints", "--length", "5", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize("value", ["junk", "bash_junk", "bash_complete", "tcsh_source", ""])
+def test_a_completion_that_no_shell_asks_for_is_none(tmp_path: Path, value: str) -> None:
+    result = run_charrnn("--version", cwd=tmp_path, _CHARRNN_COMPLETE=value)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.startswith("charrnn ")
 
 
 def wait_for(path: Path, process: subprocess.Popen[Any]) -> None:
