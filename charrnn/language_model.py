@@ -9,14 +9,17 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from charrnn import CharrnnError, checkpoint
-from charrnn.checkpoint import Checkpoint
-from charrnn.network import Network
-from charrnn.prime import encode_known, encode_prime, encode_stop, normalised
-from charrnn.runs import DEFAULT_FOLDER, FOLDER_VARIABLE, find_checkpoint
-from charrnn.samples import Request, write_samples
-from charrnn.sampling import READ_CHUNK, Choice, beginning
-from charrnn.vocabulary import Ids, ignore_note
+from charrnn import CharrnnError
+from charrnn.messages import ignore_note
+from charrnn.network.network import Network
+from charrnn.runs import checkpoint
+from charrnn.runs.folder import DEFAULT_FOLDER, FOLDER_VARIABLE, find_checkpoint
+from charrnn.runs.records import Checkpoint
+from charrnn.sampling.choice import Choice
+from charrnn.sampling.samples import Request, write_samples
+from charrnn.sampling.streams import READ_CHUNK, beginning
+from charrnn.text.typed import encode_known, encode_prime, encode_stop, normalised
+from charrnn.text.vocabulary import Ids
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,10 @@ import os
 import re
 import sys
 import unicodedata
+from collections.abc import Callable
+
+Note = Callable[[str], None]
+"""Takes a line that tells the user what was read, changed or chosen."""
 
 TYPE_CHECKING = False  # as typing.TYPE_CHECKING, which would take longer to import
 if TYPE_CHECKING:
@@ -21,6 +25,10 @@ _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]"
 _LONG = 5000  # characters of a text that is read to be continued, from which it is shown
 # Letters and symbols without a glyph: Hangul fillers, the empty Braille cell.
 _BLANK = "\u115f\u1160\u2800\u3164\uffa0"
+
+
+def ignore_note(_: str) -> None:
+    """Drop a note: for callers that have nobody to tell."""
 
 
 def say(line: str) -> None:

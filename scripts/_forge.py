@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from charrnn.checkpoint import Checkpoint, CorpusIdentity, Progress, Settings, to_bytes
-from charrnn.network import weight_shapes
-from charrnn.vocabulary import Vocabulary
+from charrnn.network.config import weight_shapes
+from charrnn.runs.checkpoint import to_bytes
+from charrnn.runs.records import Checkpoint, CorpusIdentity, Progress, Settings
+from charrnn.text.vocabulary import Vocabulary
 
 _CHECKSUM = re.compile(rb'(\\"checksum\\": \\")[0-9a-f]{64}')
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from charrnn.checkpoint import Checkpoint, CorpusIdentity, Progress, Settings
-from charrnn.network import weight_shapes
-from charrnn.vocabulary import Vocabulary
+from charrnn.network.config import weight_shapes
+from charrnn.runs.records import Checkpoint, CorpusIdentity, Progress, Settings
+from charrnn.text.vocabulary import Vocabulary
 
 
 def machine() -> str:

@@ -16,9 +16,10 @@ from _clock import Clock
 from torch import nn
 from torch.nn import functional
 
-from charrnn.data import Corpus, steps_per_epoch, validation_streams, windows
-from charrnn.planning import default_settings, dropout_for, machine_speed
-from charrnn.schedule import Speed, learning_rate_at
+from charrnn.planning.defaults import default_settings, dropout_for, machine_speed
+from charrnn.planning.schedule import Speed, learning_rate_at
+from charrnn.text.corpus import Corpus
+from charrnn.text.windows import steps_per_epoch, validation_streams, windows
 
 TRIAL = 2.0  # seconds of updates in each precision, to choose the faster
 
@@ -99,9 +100,9 @@ def train_lstm(corpus: Corpus, minutes: float, scored: int) -> None:
         minutes: to fit the training into.
         scored: characters of a validation at most.
     """
-    from charrnn.backend import choose_device
-    from charrnn.model import CharacterModel
-    from charrnn.trainer import AVERAGE_DECAY, CLIP_NORM, FRESH_EVERY, WEIGHT_DECAY, log_frequencies
+    from charrnn.training.backend import choose_device
+    from charrnn.training.model import CharacterModel
+    from charrnn.training.trainer import AVERAGE_DECAY, CLIP_NORM, FRESH_EVERY, WEIGHT_DECAY, log_frequencies
 
     all_cores()
     choose_device("cpu")

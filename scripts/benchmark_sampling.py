@@ -41,9 +41,9 @@ def charrnn_sampler(layers: int, units: int, streams: int) -> Sampler:
     """What `charrnn sample` runs."""
     from _machine import untrained
 
-    from charrnn.network import Network
-    from charrnn.samples import Request, write_samples
-    from charrnn.sampling import Choice
+    from charrnn.network.network import Network
+    from charrnn.sampling.choice import Choice
+    from charrnn.sampling.samples import Request, write_samples
 
     model = untrained(layers, units)
     network = Network(model.config, model.weights)
@@ -63,8 +63,8 @@ def predict_sampler(layers: int, units: int, streams: int, threads: int) -> Samp
     import numpy as np
     from _machine import untrained
 
-    from charrnn.backend import keras, tf
-    from charrnn.sampling import Choice
+    from charrnn.sampling.choice import Choice
+    from charrnn.training.backend import keras, tf
 
     tf.config.threading.set_intra_op_parallelism_threads(threads)
     model = untrained(layers, units)
@@ -93,7 +93,7 @@ def function_sampler(layers: int, units: int, streams: int, threads: int, xla: b
     """TensorFlow's plain operations in a `tf.function`: a call for each character, or the whole loop in one."""
     from _machine import untrained
 
-    from charrnn.backend import tf
+    from charrnn.training.backend import tf
 
     tf.config.threading.set_intra_op_parallelism_threads(threads)
     weights = {name: tf.constant(weight) for name, weight in untrained(layers, units).weights.items()}

@@ -30,9 +30,9 @@ def train(layers: int, units: int, minutes: float, folder: str) -> dict[str, obj
     Returns:
         The seconds of each save, of all from step 0 to the last report, and the size of a checkpoint in bytes.
     """
-    from charrnn import training
-    from charrnn.planning import Job, plan_training
-    from charrnn.progress import ProgressDisplay
+    from charrnn.planning.job import Job, plan_training
+    from charrnn.training import loop as training
+    from charrnn.training.display import ProgressDisplay
 
     moments: list[tuple[float, float]] = []
     save = training._Training.save

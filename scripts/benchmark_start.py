@@ -18,7 +18,7 @@ from pathlib import Path
 import click
 from _machine import machine, untrained
 
-from charrnn.checkpoint import to_bytes
+from charrnn.runs.checkpoint import to_bytes
 
 CHARRNN = str(Path(sys.executable).parent / "charrnn")
 

@@ -32,9 +32,9 @@ from typing import Any
 
 import click
 
-from charrnn.checkpoint import load
-from charrnn.runs import Run
-from charrnn.vocabulary import PRINTABLE_ASCII
+from charrnn.runs.checkpoint import load
+from charrnn.runs.folder import Run
+from charrnn.text.vocabulary import PRINTABLE_ASCII
 
 VOCABULARY, EMBEDDING = 98, 64
 SHAPES = {  # layers, units: batch size, sequence length
@@ -69,11 +69,11 @@ def run_charrnn(layers: int, units: int, batch: int, length: int, precision: str
     """Charrnn's own update, laid out as `charrnn train` lays it out."""
     import numpy as np
 
-    from charrnn.backend import choose_device
-    from charrnn.data import Corpus
-    from charrnn.model import choose_layout
-    from charrnn.planning import default_settings
-    from charrnn.vocabulary import Vocabulary
+    from charrnn.planning.defaults import default_settings
+    from charrnn.text.corpus import Corpus
+    from charrnn.text.vocabulary import Vocabulary
+    from charrnn.training.backend import choose_device
+    from charrnn.training.layout import choose_layout
 
     before = peak_memory()
     ids = np.random.default_rng(0).integers(0, VOCABULARY - 1, 400_000).astype(np.uint8)
@@ -86,7 +86,7 @@ def run_charrnn(layers: int, units: int, batch: int, length: int, precision: str
         },
     )  # fmt: skip
     layout = choose_layout(choose_device("cpu"), settings, None)
-    from charrnn.trainer import Trainer
+    from charrnn.training.trainer import Trainer
 
     trainer = Trainer(settings, corpus, layout)
     batches = trainer.batches(0)
@@ -117,7 +117,7 @@ def run_keras(layers: int, units: int, batch: int, length: int, seconds: float) 
     """Stock Keras at its best: `fit` on whole epochs of prepared windows, stateful layers, no metrics."""
     import numpy as np
 
-    from charrnn.backend import keras
+    from charrnn.training.backend import keras
 
     before = peak_memory()
     model = keras.Sequential(
@@ -178,7 +178,7 @@ def run_torch(layers: int, units: int, batch: int, length: int, bfloat16: bool, 
 
 def run_limit(layers: int, units: int, batch: int, length: int, seconds: float) -> dict[str, Any]:
     """The matrix products of an update alone, in parts side by side, a thread each."""
-    from charrnn.backend import choose_device, tf
+    from charrnn.training.backend import choose_device, tf
 
     cores = choose_device("cpu").cores
     tf.config.threading.set_inter_op_parallelism_threads(cores)

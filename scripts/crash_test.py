@@ -28,8 +28,9 @@ from pathlib import Path
 
 import click
 
-from charrnn import CharrnnError, checkpoint
-from charrnn.runs import Run
+from charrnn import CharrnnError
+from charrnn.runs import checkpoint
+from charrnn.runs.folder import Run
 
 TEXT = Path(__file__).parent.parent / "data" / "tales.txt"
 OPTIONS = (

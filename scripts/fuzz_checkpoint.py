@@ -22,7 +22,7 @@ from pathlib import Path
 import click
 from _forge import BODY, GOOD, sealed
 
-import charrnn.checkpoint
+from charrnn.runs import checkpoint
 
 _SEAL, _MEASURE = 1, 2  # bits of an input's last byte, which is no part of the file
 
@@ -47,12 +47,12 @@ def try_one(data: bytes) -> None:
     """
     file = file_of(data)
     try:
-        found = charrnn.checkpoint.from_bytes(file)
+        found = checkpoint.from_bytes(file)
     except ValueError as error:
-        if type(error).__module__ != "charrnn.checkpoint":  # some other function's, which escaped
+        if type(error).__module__ != checkpoint.__name__:  # some other function's, which escaped
             raise Find(repr(error)) from error
         return
-    if charrnn.checkpoint.to_bytes(found) != file:
+    if checkpoint.to_bytes(found) != file:
         raise Find("accepted, but written otherwise")
 
 
@@ -60,7 +60,7 @@ def with_atheris(seconds: float, finds: Path) -> None:
     """Fuzz until the time is over; libFuzzer prints what it does, and ends the process."""
     import atheris
 
-    for function in vars(charrnn.checkpoint).values():
+    for function in vars(checkpoint).values():
         if inspect.isfunction(function):
             atheris.instrument_func(function)
     seeds = finds / "seeds"

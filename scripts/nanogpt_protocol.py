@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import click
 
-from charrnn import CharrnnError, checkpoint
-from charrnn.data import read_bytes, read_corpus
-from charrnn.network import Network
-from charrnn.runs import DEFAULT_FOLDER, find_checkpoint
+from charrnn import CharrnnError
+from charrnn.network.network import Network
+from charrnn.runs import checkpoint
+from charrnn.runs.folder import DEFAULT_FOLDER, find_checkpoint
+from charrnn.text.corpus import read_corpus
+from charrnn.text.reading import read_bytes
 
 WINDOW = 256
 

@@ -45,14 +45,21 @@ import numpy as np
 from _clock import Clock
 
 from charrnn import CharrnnError
-from charrnn.data import Corpus, read_bytes, read_corpus, validation_streams
+from charrnn.text.corpus import Corpus, read_corpus
+from charrnn.text.reading import read_bytes
+from charrnn.text.windows import validation_streams
 
 MARKS = (1.88, 1.60, 1.50, 1.4697, 1.43)
 SCORED = 200_000  # characters of a validation at most
 WINDOW, LISTING_BATCH, LISTING_SCORED = 100, 64, 2000
 PICTURE = Path(__file__).parent.parent / "docs" / "time_to_loss.png"
 TRANSFORMER = "transformer, nanoGPT's recipe"
-LIBRARIES = {"charrnn": "charrnn.trainer", "lstm": "torch", "transformer": "torch", "listing": "charrnn.backend"}
+LIBRARIES = {
+    "charrnn": "charrnn.training.trainer",
+    "lstm": "torch",
+    "transformer": "torch",
+    "listing": "charrnn.training.backend",
+}
 
 Curve = list[dict[str, float]]
 """Validations of a contender in their order: `seconds`, `step`, `loss`."""
@@ -60,11 +67,11 @@ Curve = list[dict[str, float]]
 
 def train_charrnn(corpus: Corpus, minutes: float) -> None:
     """Train as `charrnn train --minutes` does, and print the losses."""
-    from charrnn.backend import choose_device
-    from charrnn.model import choose_layout
-    from charrnn.planning import default_settings, dropout_for, machine_speed
-    from charrnn.schedule import learning_rate_at, trial_seconds
-    from charrnn.trainer import Trainer
+    from charrnn.planning.defaults import default_settings, dropout_for, machine_speed
+    from charrnn.planning.schedule import learning_rate_at, trial_seconds
+    from charrnn.training.backend import choose_device
+    from charrnn.training.layout import choose_layout
+    from charrnn.training.trainer import Trainer
 
     given = {"vocabulary": corpus.vocabulary.kind, "minutes": minutes}
     settings = default_settings(len(corpus.training), given, machine_speed())
@@ -98,7 +105,7 @@ def train_charrnn(corpus: Corpus, minutes: float) -> None:
 
 def train_listing(corpus: Corpus, minutes: float) -> None:
     """Train as the well-known tutorial listing does, as far as it gets in the time, and print the losses."""
-    from charrnn.backend import keras
+    from charrnn.training.backend import keras
 
     ids = corpus.ids.astype(np.int32)
     training = ids[: corpus.validation_start]

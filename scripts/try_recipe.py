@@ -34,7 +34,7 @@ import click
 import numpy as np
 from nanogpt_protocol import WINDOW
 
-from charrnn.schedule import WARM_UP_STEPS
+from charrnn.planning.schedule import WARM_UP_STEPS
 
 DEFAULTS: dict[str, Any] = {
     "updates": 3000, "weight_decay": 0.05, "average_decay": 0.998, "beta_2": 0.999, "clip": 1.0, "schedule": "cosine",
@@ -80,15 +80,18 @@ def main(text: str, recipe: tuple[str, ...], core: int) -> None:
     """Train and print."""
     tried, given = parse(recipe)
     os.sched_setaffinity(0, {core})
-    from charrnn import trainer as training
-    from charrnn.backend import tf
+    from charrnn.training import trainer as training
+    from charrnn.training.backend import tf
 
     tf.config.threading.set_inter_op_parallelism_threads(1)
     tf.config.threading.set_intra_op_parallelism_threads(1)
-    from charrnn.data import read_bytes, read_corpus, validation_streams
-    from charrnn.lstm import arrange, logits_of, lstm_over_ids, lstm_over_vectors
-    from charrnn.model import CharacterModel, Layout
-    from charrnn.planning import default_settings
+    from charrnn.planning.defaults import default_settings
+    from charrnn.text.corpus import read_corpus
+    from charrnn.text.reading import read_bytes
+    from charrnn.text.windows import validation_streams
+    from charrnn.training.layout import Layout
+    from charrnn.training.lstm import arrange, logits_of, lstm_over_ids, lstm_over_vectors
+    from charrnn.training.model import CharacterModel
 
     fold = tf.random.experimental.stateless_fold_in
     drop = tf.nn.experimental.stateless_dropout

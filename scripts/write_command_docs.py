@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from charrnn.cli import cli
+from charrnn.cli.main import cli
 
 TARGET = Path(__file__).parent.parent / "docs" / "commands.md"
 HEAD = """# The commands
@@ -35,7 +35,8 @@ def render() -> str:
     context = click.Context(cli, info_name="charrnn", **cli.context_settings)
     parts = [HEAD]
     pages = [("charrnn", cli, context)]
-    for name, command in sorted(cli.commands.items()):
+    for name in cli.list_commands(context):
+        command = cli.get_command(context, name)
         pages.append((f"charrnn {name}", command, click.Context(command, info_name=name, parent=context)))
     for title, command, page_context in pages:
         page_context.max_content_width = 80

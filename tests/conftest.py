@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
-from charrnn.checkpoint import Checkpoint, CorpusIdentity, Progress, Settings
-from charrnn.network import weight_shapes
-from charrnn.runs import Run
-from charrnn.vocabulary import Vocabulary
+from charrnn.network.config import weight_shapes
+from charrnn.runs.folder import Run
+from charrnn.runs.records import Checkpoint, CorpusIdentity, Progress, Settings
+from charrnn.text.vocabulary import Vocabulary
 
 PROJECT = Path(__file__).parent.parent
 CORPORA = PROJECT.parent / "shared" / "corpora"

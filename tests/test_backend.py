@@ -14,7 +14,11 @@ from charrnn import CharrnnError
 
 def test_the_import_says_nothing(tmp_path: Path) -> None:
     result = subprocess.run(
-        [sys.executable, "-c", "import charrnn.backend"], cwd=tmp_path, capture_output=True, text=True, check=True
+        [sys.executable, "-c", "import charrnn.training.backend"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert result.stdout + result.stderr == ""
 
@@ -38,7 +42,7 @@ def test_an_import_that_fails_says_what_it_said_and_what_to_do(tmp_path: Path) -
 
 
 def test_the_device_is_said() -> None:
-    from charrnn.backend import choose_device, tf
+    from charrnn.training.backend import choose_device, tf
 
     assert choose_device("cpu").name.startswith("the CPU (")
     if not tf.config.list_physical_devices("GPU"):

@@ -22,9 +22,10 @@ sys.path.insert(0, str(PROJECT / "scripts"))
 from _forge import GOOD, sealed, small_checkpoint
 
 from charrnn import CharrnnError
-from charrnn.checkpoint import from_bytes, to_bytes
-from charrnn.data import decode, read_bytes, read_corpus
 from charrnn.messages import one_line
+from charrnn.runs.checkpoint import from_bytes, to_bytes
+from charrnn.text.corpus import read_corpus
+from charrnn.text.reading import decode, read_bytes
 
 EMOJI = "\U0001f469\u200d\U0001f469\u200d\U0001f467 \U0001f1e9\U0001f1ea \u2764\ufe0f\n"
 RIGHT_TO_LEFT = "\u05e9\u05dc\u05d5\u05dd \u200f\u0627\u0644\u0633\u0644\u0627\u0645\u202b\n"
@@ -195,7 +196,7 @@ def test_awkward_texts_train_and_sample(tmp_path: Path) -> None:
         (tmp_path / f"{name}.txt").write_text(text, encoding="utf-8")
     code = (
         "import sys\n"
-        "from charrnn.cli import cli\n"
+        "from charrnn.cli.main import cli\n"
         "for file in sys.argv[1:]:\n"
         f"    cli.main(['train', file, *{SMALL!r}, '--epochs', '1'], standalone_mode=False)\n"
     )

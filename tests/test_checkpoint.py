@@ -14,20 +14,11 @@ from safetensors.numpy import load as safetensors_load
 from safetensors.numpy import save as safetensors_save
 
 from charrnn import CharrnnError
-from charrnn.checkpoint import (
-    Checkpoint,
-    CorpusIdentity,
-    Progress,
-    Settings,
-    checksum,
-    from_bytes,
-    load,
-    to_bytes,
-    training_shapes,
-    write_atomically,
-)
-from charrnn.network import weight_shapes
-from charrnn.vocabulary import Vocabulary
+from charrnn.files import write_atomically
+from charrnn.network.config import weight_shapes
+from charrnn.runs.checkpoint import checksum, from_bytes, load, to_bytes
+from charrnn.runs.records import Checkpoint, CorpusIdentity, Progress, Settings, training_shapes
+from charrnn.text.vocabulary import Vocabulary
 
 SETTINGS = Settings(
     vocabulary="text", encoding="utf-8", errors="strict", embedding=4, units=6, layers=2, cell="lstm", dropout=0.1,

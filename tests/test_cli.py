@@ -26,7 +26,7 @@ def imported_by(folder: Path, *args: str) -> set[str]:
         "import sys, atexit\n"
         "atexit.register(lambda: print('MODULES', *{m.split('.')[0] for m in sys.modules}, file=sys.stderr))\n"
         f"sys.argv = ['charrnn', *{args!r}]\n"
-        "from charrnn.cli import main\n"
+        "from charrnn.cli.main import main\n"
         "main()\n"
     )
     result = subprocess.run(
@@ -246,7 +246,7 @@ def test_missing_permissions_are_said(bad_input: Path, args: list[str], says: st
     # Root may read everything: become nobody once everything is imported (the environment may be root's own).
     code = (
         "import os, sys, click.exceptions, click.formatting, charrnn.planning, charrnn.prime, charrnn.sample_output\n"
-        "from charrnn.cli import main\n"
+        "from charrnn.cli.main import main\n"
         "'x'.encode('utf-32-le')\n"
         "if os.geteuid() == 0: os.setuid(65534)\n"
         "main()\n"
@@ -353,7 +353,7 @@ def test_a_run_that_cannot_be_read_is_left_out_and_said(trained: Path, tmp_path:
             folder.chmod(0o755)
     code = (
         "import os, click.exceptions, click.formatting, numpy.random, charrnn.runs, charrnn.sample_output\n"
-        "from charrnn.cli import main\n"
+        "from charrnn.cli.main import main\n"
         "if os.geteuid() == 0: os.setuid(65534)\n"
         "main()\n"
     )

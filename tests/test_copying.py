@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_progress import on_terminal
 
-from charrnn import copying
-from charrnn.copying import LEAST, find_copies, read_original
-from charrnn.vocabulary import Vocabulary
+from charrnn.sampling import copying
+from charrnn.sampling.copying import LEAST, find_copies, read_original
+from charrnn.text.vocabulary import Vocabulary
 
 PASSAGE = "the keeper of the light counted the boats, and one was missing"
 

@@ -20,7 +20,7 @@ import trustme
 from conftest import Command, corpus, environment
 
 from charrnn import CharrnnError
-from charrnn.corpora import TEXTS, StandardLibrary
+from charrnn.text.wellknown import TEXTS, StandardLibrary
 
 DATA = b"The ferry leaves at six.\n" * 20_000
 
@@ -105,10 +105,10 @@ def command_for(url: str, sha256: str = hashlib.sha256(DATA).hexdigest()) -> lis
     """The command `charrnn corpus served`, with a row for `served` added to the table."""
     code = (
         "import sys\n"
-        "from charrnn.corpora import TEXTS, Download, KnownText\n"
+        "from charrnn.text.wellknown import TEXTS, Download, KnownText\n"
         f"TEXTS['served'] = KnownText('a test', 'CC0', Download({url!r}, {sha256!r}, {len(DATA)}, 16))\n"
         "sys.argv[0] = 'charrnn'\n"
-        "from charrnn.cli import main\n"
+        "from charrnn.cli.main import main\n"
         "main()\n"
     )
     return [sys.executable, "-c", code, "corpus", "served"]

@@ -11,18 +11,10 @@ import pytest
 from conftest import corpus
 
 from charrnn import CharrnnError
-from charrnn.data import (
-    Corpus,
-    decode,
-    encoding_named,
-    read_bytes,
-    read_corpus,
-    steps_per_epoch,
-    training_size,
-    validation_streams,
-    windows,
-)
-from charrnn.vocabulary import Note, ignore_note
+from charrnn.messages import Note, ignore_note
+from charrnn.text.corpus import Corpus, read_corpus, training_size
+from charrnn.text.reading import decode, encoding_named, read_bytes
+from charrnn.text.windows import steps_per_epoch, validation_streams, windows
 
 
 def read(*paths: str, kind: str | None = None, note: Note = ignore_note) -> Corpus:

@@ -19,8 +19,9 @@ from conftest import PROJECT, SMALL, Command, environment, same_files
 from faults import Faults
 from test_checkpoint import make
 
-from charrnn import checkpoint
-from charrnn.runs import NotWrittenError, Report, Run
+from charrnn.runs import checkpoint
+from charrnn.runs.folder import NotWrittenError, Run
+from charrnn.runs.history import Report
 
 OLD = make()
 NEW = dataclasses.replace(OLD, progress=dataclasses.replace(OLD.progress, step=38))

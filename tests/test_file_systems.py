@@ -17,7 +17,7 @@ import pytest
 from conftest import SMALL, Command, environment, same_files
 from faults import SHIMS
 
-from charrnn.runs import Run
+from charrnn.runs.folder import Run
 
 TRAIN = ("train", "small.txt", *SMALL, "--epochs", "4")
 

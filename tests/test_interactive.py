@@ -16,9 +16,9 @@ import pytest
 from conftest import Command, environment, on_terminal
 from test_sampling import network_for
 
-from charrnn.interactive import Session
-from charrnn.sampling import Choice
-from charrnn.vocabulary import Vocabulary
+from charrnn.sampling.choice import Choice
+from charrnn.sampling.prompt import Session
+from charrnn.text.vocabulary import Vocabulary
 
 # --- through a pipe --------------------------------------------------------------------------
 

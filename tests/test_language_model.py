@@ -15,10 +15,11 @@ import pytest
 from conftest import PROJECT, SMALL, Command, chain_model, environment
 
 import charrnn as library
-from charrnn import CharrnnError, checkpoint
+from charrnn import CharrnnError
 from charrnn.language_model import LanguageModel
-from charrnn.network import weight_shapes
-from charrnn.vocabulary import Vocabulary
+from charrnn.network.config import weight_shapes
+from charrnn.runs import checkpoint
+from charrnn.text.vocabulary import Vocabulary
 
 
 @pytest.fixture(scope="module")

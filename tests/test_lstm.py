@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from charrnn.backend import keras, tf
-from charrnn.lstm import FastLSTM, arrange, lstm_over_ids, lstm_over_vectors
-from charrnn.model import CharacterModel, Layout
-from charrnn.network import NetworkConfig
+from charrnn.network.config import NetworkConfig
+from charrnn.training.backend import keras, tf
+from charrnn.training.layout import Layout
+from charrnn.training.lstm import FastLSTM, arrange, lstm_over_ids, lstm_over_vectors
+from charrnn.training.model import CharacterModel
 
 CONFIG = NetworkConfig(vocabulary_size=31, embedding=7, units=12, layers=2, cell="lstm")
 

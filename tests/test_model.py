@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from charrnn.backend import keras, tf
-from charrnn.model import CharacterModel
-from charrnn.network import NetworkConfig, weight_shapes
+from charrnn.network.config import NetworkConfig, weight_shapes
+from charrnn.training.backend import keras, tf
+from charrnn.training.model import CharacterModel
 
 CONFIG = NetworkConfig(50, 12, 20, 2, "lstm")
 IDS = np.random.default_rng(0).integers(0, 50, (4, 15)).astype(np.int32)

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from conftest import PROJECT, environment
 
-from charrnn import checkpoint
-from charrnn.data import read_bytes, read_corpus
-from charrnn.network import Network
-from charrnn.runs import Run
+from charrnn.network.network import Network
+from charrnn.runs import checkpoint
+from charrnn.runs.folder import Run
+from charrnn.text.corpus import read_corpus
+from charrnn.text.reading import read_bytes
 
 
 def score(text: Path, run: Path) -> subprocess.CompletedProcess[str]:

@@ -8,8 +8,9 @@ import pickle
 import numpy as np
 import pytest
 
-from charrnn.network import Network, NetworkConfig, weight_shapes
-from charrnn.vocabulary import Ids
+from charrnn.network.config import NetworkConfig, weight_shapes
+from charrnn.network.network import Network
+from charrnn.text.vocabulary import Ids
 
 CELLS = ("lstm", "gru", "rnn")
 
@@ -31,7 +32,7 @@ def random_weights(config: NetworkConfig, seed: int = 0) -> dict[str, np.ndarray
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("layers", [1, 3])
 def test_logits_and_carried_state_are_those_of_keras(cell: str, layers: int) -> None:
-    from charrnn.model import CharacterModel, to_numpy
+    from charrnn.training.model import CharacterModel, to_numpy
 
     config = NetworkConfig(98, 24, 48, layers, cell)
     weights = random_weights(config)
@@ -81,7 +82,7 @@ def test_a_state_is_not_changed_by_what_goes_on_from_it() -> None:
 
 
 def test_loss_is_the_cross_entropy_of_keras_and_adds_up_over_pieces() -> None:
-    from charrnn.backend import keras
+    from charrnn.training.backend import keras
 
     config = NetworkConfig(40, 8, 16, 1, "lstm")
     network = Network(config, random_weights(config))

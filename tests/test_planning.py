@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from charrnn import CharrnnError
-from charrnn.data import steps_per_epoch
-from charrnn.planning import Job, default_settings, machine_speed, plan_training
+from charrnn.planning.defaults import default_settings, machine_speed
+from charrnn.planning.job import Job, plan_training
+from charrnn.text.windows import steps_per_epoch
 
 GIVEN = {"vocabulary": "ascii"}
 

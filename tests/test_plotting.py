@@ -12,8 +12,8 @@ from conftest import Command
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
-from charrnn.plotting import draw_loss
-from charrnn.runs import Report
+from charrnn.runs.history import Report
+from charrnn.runs.plotting import draw_loss
 
 REPORTS = [
     Report(step, step / 50, 3 - step / 100, 3 - step / 120 + (step > 150), 0.01, 1.0, 1.0) for step in (100, 150, 200)

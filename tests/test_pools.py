@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from conftest import chain_model, environment
 
-from charrnn.checkpoint import to_bytes
-from charrnn.network import weight_shapes
-from charrnn.vocabulary import Vocabulary
+from charrnn.network.config import weight_shapes
+from charrnn.runs.checkpoint import to_bytes
+from charrnn.text.vocabulary import Vocabulary
 
 START = """
 import multiprocessing, sys, threading, time

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from charrnn import CharrnnError
-from charrnn.prime import encode_prime, encode_stop, unescaped
-from charrnn.vocabulary import Vocabulary
+from charrnn.text.typed import encode_prime, encode_stop, unescaped
+from charrnn.text.vocabulary import Vocabulary
 
 WORDS = Vocabulary("text", "\n abcdeé")
 

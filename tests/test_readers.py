@@ -13,8 +13,8 @@ from conftest import PROJECT, Command, environment
 from test_checkpoint import make
 from test_runs import REPORTS
 
-from charrnn import checkpoint
-from charrnn.runs import Run
+from charrnn.runs import checkpoint
+from charrnn.runs.folder import Run
 
 ONE = make()
 OTHER = dataclasses.replace(

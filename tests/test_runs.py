@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from charrnn import CharrnnError
-from charrnn.runs import Report, Run, all_runs, find_checkpoint, find_run, run_named
+from charrnn.runs.folder import Run, all_runs, find_checkpoint, find_run, run_named
+from charrnn.runs.history import Report
 
 REPORTS = [Report(10, 0.5, 2.5, 2.4, 0.005, 1.25, 1000.0), Report(20, 1.0, 2.0, 2.1, 0.001, 2.5, 1100.0)]
 

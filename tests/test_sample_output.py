@@ -17,9 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import charrnn as library
-from charrnn.checkpoint import to_bytes
-from charrnn.sample_output import LOOP_CHARACTERS, LOOP_TIMES, repeated_passage
-from charrnn.vocabulary import Vocabulary
+from charrnn.runs.checkpoint import to_bytes
+from charrnn.sampling.loops import LOOP_CHARACTERS, LOOP_TIMES, repeated_passage
+from charrnn.text.vocabulary import Vocabulary
 
 
 @pytest.fixture

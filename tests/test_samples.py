@@ -8,10 +8,11 @@ from conftest import chain_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from charrnn.network import Network
-from charrnn.samples import BATCH_SIZE, Request, Sample, write_samples
-from charrnn.sampling import Choice, generate
-from charrnn.vocabulary import Vocabulary
+from charrnn.network.network import Network
+from charrnn.sampling.choice import Choice
+from charrnn.sampling.samples import BATCH_SIZE, Request, Sample, write_samples
+from charrnn.sampling.streams import generate
+from charrnn.text.vocabulary import Vocabulary
 
 
 def write(

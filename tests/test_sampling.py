@@ -11,10 +11,12 @@ from hypothesis import strategies as st
 from test_network import random_weights
 
 from charrnn import CharrnnError
-from charrnn.network import Network, NetworkConfig, weight_shapes
-from charrnn.prime import encode_prime
-from charrnn.sampling import Choice, Streams, generate, read_beginning
-from charrnn.vocabulary import Vocabulary
+from charrnn.network.config import NetworkConfig, weight_shapes
+from charrnn.network.network import Network
+from charrnn.sampling.choice import Choice
+from charrnn.sampling.streams import Streams, generate, read_beginning
+from charrnn.text.typed import encode_prime
+from charrnn.text.vocabulary import Vocabulary
 
 LOGITS = np.log(np.array([0.4, 0.05, 0.3, 0.1, 0.15], np.float32))
 

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from charrnn.schedule import VALIDATION_COST, Speed, learning_rate_at, minutes_worth_waiting, validation_interval
+from charrnn.planning.schedule import (
+    VALIDATION_COST,
+    Speed,
+    learning_rate_at,
+    minutes_worth_waiting,
+    validation_interval,
+)
 
 
 def test_the_learning_rate_is_keras_cosine_after_a_linear_warm_up() -> None:
-    from charrnn.backend import keras
+    from charrnn.training.backend import keras
 
     total, highest = 2000, 0.005
     cosine = keras.optimizers.schedules.CosineDecay(highest, decay_steps=total - 25, alpha=0.05)

@@ -15,7 +15,7 @@ import pytest
 from conftest import SMALL, environment, on_terminal, run_charrnn, same_files
 from faults import SHIMS
 
-from charrnn.runs import Run
+from charrnn.runs.folder import Run
 
 TRAIN = (sys.executable, "-m", "charrnn", "train", "small.txt", *SMALL, "--epochs", "4")
 
@@ -82,7 +82,7 @@ def test_what_a_machine_needs_is_honoured(trained: Path, tmp_path: Path) -> None
         ("import charrnn.surroundings as s; s.prepare_for_the_command()", {}, "1 None"),
         ("import charrnn.surroundings as s; s.prepare_for_the_command()", {"OPENBLAS_NUM_THREADS": "3"}, "3 None"),
         ("import charrnn.surroundings as s; s.prepare_for_the_command()", {"OPENBLAS_NUM_THREADS": "0"}, "1 None"),
-        ("import charrnn.backend", {"OPENBLAS_NUM_THREADS": "3", "TF_ENABLE_ONEDNN_OPTS": "0"}, "3 0"),
+        ("import charrnn.training.backend", {"OPENBLAS_NUM_THREADS": "3", "TF_ENABLE_ONEDNN_OPTS": "0"}, "3 0"),
     ):
         result = subprocess.run(
             [sys.executable, "-c", code.format(statement)],

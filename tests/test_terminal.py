@@ -14,8 +14,8 @@ sys.path.insert(0, str(PROJECT / "scripts"))
 
 from _forge import DOCUMENT, forged, small_checkpoint
 
-from charrnn.checkpoint import to_bytes
 from charrnn.messages import show_controls
+from charrnn.runs.checkpoint import to_bytes
 
 # Colour, title, bell, backspace, carriage return, delete, CSI in C1, next line, right-to-left override and isolate.
 HOSTILE = "\x1b\x07\x08\r\x7f\x9b\x85\u202e\u2067"

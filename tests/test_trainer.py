@@ -8,19 +8,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from charrnn import checkpoint
-from charrnn.data import read_bytes, read_corpus
-from charrnn.network import Network
-from charrnn.planning import default_settings
-from charrnn.runs import Run
-from charrnn.schedule import learning_rate_at
+from charrnn.network.network import Network
+from charrnn.planning.defaults import default_settings
+from charrnn.planning.schedule import learning_rate_at
+from charrnn.runs import checkpoint
+from charrnn.runs.folder import Run
+from charrnn.text.corpus import read_corpus
+from charrnn.text.reading import read_bytes
 
 if TYPE_CHECKING:
-    from charrnn.trainer import Trainer
+    from charrnn.training.trainer import Trainer
 
 
 def trainer_of(folder: Path, **given: Any) -> Trainer:
-    from charrnn.trainer import Trainer
+    from charrnn.training.trainer import Trainer
 
     corpus = read_corpus(read_bytes([str(folder / "small.txt")]))
     return Trainer(default_settings(len(corpus.training), {"vocabulary": "ascii", **given}), corpus)
@@ -43,8 +44,8 @@ def test_validation_in_streams_is_the_numpy_networks_loss(trained: Path) -> None
 
 def test_an_update_is_stock_keras_on_the_same_batches(trained: Path) -> None:
     """Five updates with carried state, against stock layers with `stateful=True` and `train_on_batch`."""
-    from charrnn.backend import keras
-    from charrnn.trainer import AVERAGE_DECAY, CLIP_NORM, WEIGHT_DECAY
+    from charrnn.training.backend import keras
+    from charrnn.training.trainer import AVERAGE_DECAY, CLIP_NORM, WEIGHT_DECAY
 
     trainer = trainer_of(trained, epochs=1, units=24, embedding=8, layers=2, batch_size=4, seq_length=20, dropout=0.0)
     stock = keras.Sequential(
@@ -81,7 +82,7 @@ def test_an_update_is_stock_keras_on_the_same_batches(trained: Path) -> None:
 
 
 def test_streams_start_anew_in_turn(trained: Path) -> None:
-    from charrnn.trainer import FRESH_EVERY
+    from charrnn.training.trainer import FRESH_EVERY
 
     trainer = trainer_of(trained, epochs=1, units=16, embedding=8, batch_size=4, seq_length=20, dropout=0.0)
     batches = trainer.batches(1)

@@ -20,12 +20,15 @@ import pytest
 from conftest import PROJECT, SMALL, Command, environment
 from faults import SHIMS
 
-from charrnn import checkpoint
-from charrnn.data import WARM_UP, read_bytes, read_corpus
-from charrnn.network import Network
-from charrnn.runs import Report, Run
-from charrnn.schedule import PATIENCE
-from charrnn.vocabulary import Vocabulary
+from charrnn.network.network import Network
+from charrnn.planning.schedule import PATIENCE
+from charrnn.runs import checkpoint
+from charrnn.runs.folder import Run
+from charrnn.runs.history import Report
+from charrnn.text.corpus import read_corpus
+from charrnn.text.reading import read_bytes
+from charrnn.text.vocabulary import Vocabulary
+from charrnn.text.windows import WARM_UP
 
 COLUMNS = ["step", "epoch", "train_loss", "val_loss", "learning_rate", "seconds", "chars_per_second"]
 
@@ -425,7 +428,7 @@ def test_raw_bytes_train_and_sample(tmp_path: Path, charrnn: Command) -> None:
 def test_a_gpu_that_is_not_there_is_an_error_that_says_how_to_get_one(
     tmp_path: Path, charrnn: Command, tales: str
 ) -> None:
-    from charrnn.backend import tf
+    from charrnn.training.backend import tf
 
     if tf.config.list_physical_devices("GPU"):
         pytest.skip("there is a GPU")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from charrnn.vocabulary import PRINTABLE_ASCII, Decoder, Vocabulary
+from charrnn.text.vocabulary import PRINTABLE_ASCII, Decoder, Vocabulary
 
 
 def test_ascii_has_97_symbols_and_an_unknown_one() -> None:

@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 from conftest import PROJECT, Command, chain_model, environment, same_files
 
-from charrnn import checkpoint
-from charrnn.checkpoint import Checkpoint
-from charrnn.data import read_bytes, read_corpus
-from charrnn.network import Network
-from charrnn.planning import Job, plan_training
-from charrnn.runs import Run
-from charrnn.vocabulary import PRINTABLE_ASCII, Vocabulary
+from charrnn.network.network import Network
+from charrnn.planning.job import Job, plan_training
+from charrnn.runs import checkpoint
+from charrnn.runs.folder import Run
+from charrnn.runs.records import Checkpoint
+from charrnn.text.corpus import read_corpus
+from charrnn.text.reading import read_bytes
+from charrnn.text.vocabulary import PRINTABLE_ASCII, Vocabulary
 
 TRAINING = ("--batch-size", "8", "--seq-length", "32", "--dropout", "0", "--precision", "float32")
 UNCHANGED = (*TRAINING, "--epochs", "1", "--learning-rate", "1e-30")

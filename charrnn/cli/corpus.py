@@ -1,0 +1,34 @@
+"""`charrnn corpus`."""
+
+from __future__ import annotations
+
+import click
+
+from charrnn.cli.options import Command, debug_option
+from charrnn.messages import say
+from charrnn.text import wellknown
+
+
+def _print_texts(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+    if value:
+        for line in wellknown.describe():
+            click.echo(line)
+        ctx.exit()
+
+
+@click.command(cls=Command, short_help="Put a well-known text on this disk, to train on.")
+@click.argument("name", type=click.Choice(list(wellknown.TEXTS)), required=False)
+@click.option(
+    "--list", is_flag=True, is_eager=True, expose_value=False, callback=_print_texts, help="Show the texts and exit."
+)
+@debug_option
+def corpus(name: str | None) -> None:
+    """Put a well-known text into the current folder, as NAME.txt.
+
+    What is downloaded is checked to be the very text; a file that is there already is never changed.
+    """
+    if name is None:
+        raise click.UsageError(f"name a text: {' or '.join(wellknown.TEXTS)} (charrnn corpus --list says more).")
+    path = wellknown.put_on_disk(name, say)
+    click.echo(path)
+    say(f"train on it with: charrnn train {path}")

@@ -1,0 +1,82 @@
+"""What the commands have in common: kinds of options, and the options that several have."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from typing import Any
+
+import click
+
+from charrnn import CharrnnError
+from charrnn.messages import one_line
+
+
+class FiniteRange(click.FloatRange):
+    """A FloatRange that refuses nan and inf, which compare as if they were within it."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """The number, if it is one within the range."""
+        number: float = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number.", param, ctx)
+        return number
+
+
+class ExperimentOption(click.Option):
+    """An option that only an experimenter needs: the help has it under a heading of its own."""
+
+
+class Command(click.Command):
+    """A command that shows its usage above the message of a wrong call, and its options under two headings."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options, those for experiments under a heading of their own."""
+        options = [param for param in self.get_params(ctx) if isinstance(param, click.Option)]
+        for heading, wanted in (("Options", False), ("Options for experiments", True)):
+            chosen = [option for option in options if isinstance(option, ExperimentOption) == wanted]
+            if records := [record for option in chosen if (record := option.get_help_record(ctx))]:
+                with formatter.section(heading):
+                    formatter.write_dl(records)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; an error of exit code 2 is a wrong call."""
+        try:
+            return super().invoke(ctx)
+        except CharrnnError as error:
+            if error.exit_code == 2:
+                raise click.UsageError(one_line(str(error)), ctx) from error
+            raise
+
+
+def _set_debug(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+    if value:
+        ctx.find_root().obj.debug = True
+
+
+PATH = click.Path(allow_dash=True, readable=False)
+"""A path that the shell completes; the code that opens it checks that it is there."""
+
+
+def complete_run(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
+    """The names of runs that start with what was typed, for the shell."""
+    from charrnn.runs.folder import all_runs
+
+    return [run.name for run in all_runs(ctx.params.get("folder") or "checkpoints") if run.name.startswith(incomplete)]
+
+
+experiment_option = partial(click.option, cls=ExperimentOption)
+debug_option = click.option(
+    "--debug", is_flag=True, expose_value=False, callback=_set_debug, help="Show a traceback when something fails."
+)
+folder_option = click.option(
+    "--checkpoints-dir",
+    "folder",
+    type=PATH,
+    default="checkpoints",
+    show_default=True,
+    envvar="CHARRNN_CHECKPOINTS_DIR",
+    show_envvar=True,
+    metavar="DIR",
+    help="Where runs are kept.",
+)

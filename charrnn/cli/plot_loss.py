@@ -1,0 +1,43 @@
+"""`charrnn plot-loss`."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from charrnn import CharrnnError
+from charrnn.cli.options import PATH, Command, complete_run, debug_option, folder_option
+from charrnn.messages import say
+from charrnn.stdout import write_text
+
+
+@click.command("plot-loss", cls=Command, short_help="Draw the training and validation loss of runs.")
+@click.argument("runs", nargs=-1, metavar="[RUN]...", shell_complete=complete_run)
+@click.option(
+    "--out",
+    type=PATH,
+    metavar="PATH",
+    help="A .png, .svg or .pdf file.  [default: loss.png in the run's folder; of several runs, beside the first]",
+)
+@folder_option
+@debug_option
+def plot_loss(runs: tuple[str, ...], out: str | None, folder: str) -> None:
+    """Draw the training and validation loss of runs (names or folders; default: the one last trained)."""
+    from pathlib import Path
+
+    from charrnn.runs.folder import find_run
+    from charrnn.runs.plotting import save_loss
+
+    found = list(dict.fromkeys(find_run(name, folder, say) for name in runs or [None]))
+    names = [run.name for run in found]
+    histories = {}
+    for run in found:
+        reports = run.read_history()
+        if not reports:
+            raise CharrnnError(f"{run.history}: no validation was made yet, there is nothing to draw")
+        histories[run.name if names.count(run.name) == 1 else str(run.folder)] = reports
+    path = Path(out) if out else (found[0].folder if len(found) == 1 else found[0].folder.parent) / "loss.png"
+    save_loss(histories, path)
+    if sys.stdout is not None:
+        write_text([f"{path}\n"])

@@ -1,0 +1,181 @@
+"""`charrnn sample`."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Iterable
+from itertools import repeat
+
+import click
+
+from charrnn.cli.options import PATH, Command, FiniteRange, complete_run, debug_option, folder_option
+from charrnn.messages import say, show_reading
+from charrnn.stdout import errors_for_stdout, write_text
+
+
+def _as_utf8(_: click.Context, __: click.Parameter, text: str | None) -> str | None:
+    """Text as it was typed: in a C locale Python brings the bytes of other characters than ASCII as surrogates."""
+    if text is None or sys.getfilesystemencoding() != "ascii":
+        return text
+    return os.fsencode(text).decode("utf-8", "surrogateescape")
+
+
+@click.command(
+    cls=Command, short_help="Write new text from a trained model.", context_settings={"allow_extra_args": True}
+)
+@click.option(
+    "--prime",
+    callback=_as_utf8,
+    help=r"Text to continue, exactly as it is (\n stays two characters).  [default: none; starts as after a newline]",
+)
+@click.option("--prime-file", type=PATH, metavar="PATH", help="File with the text to continue; - is standard input.")
+@click.option(
+    "--length",
+    type=click.IntRange(0, 10**12),
+    default=1000,
+    show_default=True,
+    help="New characters (code points); of a model of raw bytes, bytes.",
+)
+@click.option(
+    "--stop",
+    callback=_as_utf8,
+    help=r"End before this text, or at --length if it does not come; \n is a newline, \t a tab, \\ a backslash.",
+)
+@click.option(
+    "--count",
+    type=click.IntRange(1, 10**9),
+    default=1,
+    show_default=True,
+    help="Samples.  After each comes the text of --stop or else a line with % alone.",
+)
+@click.option(
+    "--temperature",
+    type=FiniteRange(min=0),
+    default=0.8,
+    show_default=True,
+    help="Below 1 plays safer, above 1 wilder; 0 always takes the likeliest.",
+)
+@click.option("--top-k", type=click.IntRange(min=1), help="Choose among the K likeliest characters only.")
+@click.option(
+    "--top-p",
+    type=FiniteRange(0, 1, min_open=True),
+    help="Choose among the likeliest that together have probability P only.",
+)
+@click.option("--min-p", type=FiniteRange(0, 1), help="Choose among those at least P times as likely as the likeliest.")
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    help="The same seed gives the same text. Sample K of --count has the seed that is K - 1 above.  "
+    "[default: a fresh one]",
+)
+@click.option(
+    "--unknown",
+    type=click.Choice(["skip", "replace"]),
+    help="Leave out or replace characters of the prime that the model does not know.  [default: refuse]",
+)
+@click.option("--interactive", is_flag=True, help="Ask for beginnings at a prompt; :help there says what else.")
+@click.option(
+    "--against",
+    type=PATH,
+    metavar="PATH",
+    help="Say, and mark on a terminal, what of the new text (the prime does not count) is copied from this file: "
+    "the one trained on, say. The text then comes when it is complete.",
+)
+@click.option(
+    "--checkpoint",
+    metavar="WHERE",
+    shell_complete=complete_run,
+    help="A run's name or folder, or a checkpoint file.  [default: the run last trained]",
+)
+@click.option("--json", "as_json", is_flag=True, help="Write each sample as a line of JSON, with probabilities.")
+@folder_option
+@debug_option
+@click.pass_context
+def sample(
+    ctx: click.Context,
+    prime: str | None,
+    prime_file: str | None,
+    length: int,
+    stop: str | None,
+    count: int,
+    temperature: float,
+    top_k: int | None,
+    top_p: float | None,
+    min_p: float | None,
+    seed: int | None,
+    unknown: str | None,
+    interactive: bool,
+    against: str | None,
+    checkpoint: str | None,
+    as_json: bool,
+    folder: str,
+) -> None:
+    """Write new text from a trained model to stdout.
+
+    --temperature, --top-k, --top-p and --min-p apply in this order.
+    """
+    from charrnn.network.network import Network
+    from charrnn.runs.checkpoint import load
+    from charrnn.runs.folder import find_checkpoint
+    from charrnn.sampling import output
+    from charrnn.sampling.choice import Choice
+    from charrnn.sampling.samples import Request, write_samples
+    from charrnn.text.typed import encode_prime, encode_stop, read_prime, unescaped
+
+    if ctx.args:
+        raise click.UsageError(
+            f"unexpected argument {ctx.args[0]!r}: --checkpoint {shlex.quote(ctx.args[0])} names a run, "
+            "--prime gives a text to continue"
+        )
+    if prime is not None and prime_file is not None:
+        raise click.UsageError("--prime and --prime-file exclude each other: give one of them.")
+    alone = {"--against": against is not None, "--stop": stop is not None, "--count": count > 1, "--json": as_json}
+    if interactive and (others := [option for option, given in alone.items() if given]):
+        raise click.UsageError(f"--interactive and {others[0]} exclude each other: give one of them.")
+    path = find_checkpoint(checkpoint, folder, say)
+    model = load(path)
+    if prime_file is not None:
+        prime = read_prime(prime_file, model.vocabulary, model.settings.encoding, say)
+    request = Request(
+        encode_prime(model.vocabulary, prime or "", unknown, say),
+        length,
+        Choice(temperature, top_k, top_p, min_p),
+        None if stop is None else encode_stop(model.vocabulary, unescaped(stop), say),
+    )
+    original = None
+    if against is not None:
+        from charrnn.sampling.copying import read_original
+
+        original = read_original(against, model.vocabulary, model.settings.encoding)
+    is_fresh = seed is None
+    seed = int.from_bytes(os.urandom(4), "little") if seed is None else seed
+    if count > 1:
+        say(f"seeds {seed} to {seed + count - 1}, one for each sample")
+    elif is_fresh:
+        say(f"seed {seed}")
+    network = Network(model.config, model.weights)
+    if interactive:
+        from charrnn.sampling.prompt import Session
+
+        session = Session(network, model.vocabulary, request.choice, length, seed, unknown, write_text)
+        session.run(None if prime is None else request.prime)
+        return
+    errors = "replace" if as_json else errors_for_stdout()
+    seeds = range(seed, seed + count)
+    samples = write_samples(network, model.vocabulary, request, seeds, as_json, errors, show_reading)
+    notes: list[str] = []
+    samples = output.with_notes(samples, request, model.vocabulary, notes.append)
+    marks: Iterable[bool] = repeat(False)
+    if original is not None:
+        samples = original.compared(samples, count, notes.append)
+    if as_json:
+        pieces: Iterable[str] = output.as_json(samples, request, model.vocabulary, str(path))
+    elif original is not None:
+        pieces, marks = output.as_marked_text(samples, request, model.vocabulary, count)
+    else:
+        pieces = output.as_text(samples, request, model.vocabulary, count)
+    if write_text(pieces, marks):
+        for line in notes:
+            say(line)

@@ -1,0 +1,1 @@
+"""What a call of `charrnn train` comes to, decided before TensorFlow is imported."""

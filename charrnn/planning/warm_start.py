@@ -1,0 +1,135 @@
+"""Starting from what another run learned: its network's sizes, and its weights, character by character."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from charrnn import CharrnnError
+from charrnn.messages import plural
+from charrnn.network.config import Array
+from charrnn.network.network import Network
+from charrnn.runs import checkpoint
+from charrnn.runs.folder import find_checkpoint
+from charrnn.runs.records import Checkpoint
+from charrnn.text.corpus import Corpus
+from charrnn.text.vocabulary import Vocabulary
+
+_SIZES = ("embedding", "units", "layers", "cell")
+_GOES_ON_AS = {"ascii": (None, "ascii", "text"), "text": ("text",), "bytes": ("bytes",)}
+"""The kinds that a vocabulary of a kind can grow into; the first is taken where none is asked for."""
+_CHARACTERS_READ = 1000  # to see how large the source's logits are
+
+
+@dataclass(frozen=True)
+class Source:
+    """The model that a run starts from.
+
+    Attributes:
+        path: its file, for messages.
+        model: what is in it.
+    """
+
+    path: Path
+    model: Checkpoint
+
+    @property
+    def checksum(self) -> str:
+        """What a run remembers of it."""
+        return checkpoint.checksum(self.model)
+
+    def settings(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """What a run takes over: the network's sizes, and the kind of vocabulary (None: the text decides).
+
+        Args:
+            given: the options that were given, by their names in `records.Settings`.
+
+        Raises:
+            CharrnnError: they contradict it.
+        """
+        sizes = {name: getattr(self.model.settings, name) for name in _SIZES}
+        changed = {name: value for name, value in sizes.items() if given.get(name, value) != value}
+        if changed:
+            raise CharrnnError(
+                f"{self.path} is a network of {', '.join(f'--{name} {value}' for name, value in changed.items())}, "
+                f"not {', '.join(f'--{name} {given[name]}' for name in changed)}: leave that out to start from it",
+                exit_code=2,
+            )
+        kind, kinds = self.model.vocabulary.kind, _GOES_ON_AS[self.model.vocabulary.kind]
+        wanted = given.get("vocabulary") or kinds[0]
+        if wanted not in kinds:
+            raise CharrnnError(
+                f"{self.path} has a vocabulary of {kind}, which cannot become one of {wanted}: "
+                f"leave --vocabulary {wanted} out to start from it",
+                exit_code=2,
+            )
+        return {**sizes, "vocabulary": wanted}
+
+    def summary(self, vocabulary: Vocabulary) -> str:
+        """A line on what is taken over, and how much of a text's vocabulary is new."""
+        settings, source = self.model.settings, self.model.vocabulary
+        known = len(source.known_characters)
+        new = sum(character not in source for character in vocabulary.seen_characters)
+        return (
+            f"starting from {self.path}: {settings.layers} x {settings.units} {settings.cell.upper()}, "
+            f"{plural(known, 'byte' if source.kind == 'bytes' else 'character')} known, {new:,} new"
+        )
+
+    def initial_weights(self, corpus: Corpus, fresh: Mapping[str, Array]) -> dict[str, Array]:
+        """The weights that a model starts with on a new text.
+
+        Of a character that the source does not know, the embedding row and the softmax column are a new model's. Its
+        bias is its log frequency, raised to where the source's logits are: so it starts, over the contexts that the
+        source can read, about as probable as it is frequent.
+
+        Args:
+            corpus: the text.
+            fresh: the weights of a new model for its vocabulary, with log frequencies as the softmax biases.
+
+        Returns:
+            As `config.weight_shapes` names them.
+        """
+        known, ids = _shared(corpus.vocabulary, self.model.vocabulary)
+        weights = dict(self.model.weights)
+        embedding, kernel, bias = (fresh[name].copy() for name in ("embedding", "softmax.kernel", "softmax.bias"))
+        if len(known) < len(corpus.vocabulary):
+            id_of = np.full(len(corpus.vocabulary), -1)  # in the source, of each of the text's symbols
+            id_of[known] = ids
+            readable = id_of[corpus.training[:_CHARACTERS_READ]]
+            network = Network(self.model.config, weights)
+            logits, _ = network.forward(readable[None, readable >= 0], network.zero_state())
+            logits = np.concatenate([weights["softmax.bias"][None], logits[0]])  # the first: before anything is read
+            partition = np.logaddexp.reduce(logits.astype(np.float64), axis=1)
+            mean = np.log(len(partition)) - np.logaddexp.reduce(-partition)
+            bias += (mean - np.logaddexp.reduce(bias[known].astype(np.float64))).astype(np.float32)
+        embedding[known] = weights["embedding"][ids]
+        kernel[:, known] = weights["softmax.kernel"][:, ids]
+        bias[known] = weights["softmax.bias"][ids]
+        return weights | {"embedding": embedding, "softmax.kernel": kernel, "softmax.bias": bias}
+
+
+def load_source(where: str, folder: str) -> Source:
+    """The model that a user names.
+
+    Args:
+        where: as `folder.find_checkpoint` takes it.
+        folder: where runs are looked for.
+
+    Raises:
+        CharrnnError: there is none, or it cannot be read.
+    """
+    path = find_checkpoint(where, folder)
+    return Source(path, checkpoint.load(path))
+
+
+def _shared(new: Vocabulary, old: Vocabulary) -> tuple[list[int], list[int]]:
+    """The ids, in the one vocabulary and in the other, of the symbols that both have."""
+    characters = [character for character in new.characters if character in old]
+    pairs = [(new.id_of(character), old.id_of(character)) for character in characters]
+    pairs.append((new.unknown, old.unknown))
+    both = [(n, o) for n, o in pairs if n is not None and o is not None]
+    return [n for n, _ in both], [o for _, o in both]

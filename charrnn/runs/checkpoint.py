@@ -1,0 +1,297 @@
+"""Checkpoint <-> one safetensors file: atomic to write, strict and harmless to read.
+
+The file holds tensors and, under the metadata key `charrnn`, one JSON string with everything else.
+What tensors there are, their shapes and types follow from that configuration, never from the file.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import io
+import json
+import math
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from reprlib import repr as brief
+from typing import Any, BinaryIO, TypeVar
+
+import numpy as np
+
+from charrnn import CharrnnError
+from charrnn.files import open_regular
+from charrnn.network.config import GATES, Array, weight_shapes
+from charrnn.runs.records import PRECISIONS, Checkpoint, CorpusIdentity, Progress, Settings, training_shapes
+from charrnn.text.vocabulary import VOCABULARY_KINDS, Vocabulary
+
+FORMATS = (2, 3)
+
+
+"""Those that can be read. A checkpoint of format 2 does not say which characters its model knows and its text has."""
+
+
+_METADATA_KEY = "charrnn"
+
+
+_MAX_HEADER = 1 << 24  # bytes: enough for 100 layers and every character of Unicode
+
+
+_MAX_VALUES = 20_000  # in a header: enough for 100 layers
+
+
+_MAX_INTEGER = 1 << 53  # above it not every one is a float too
+
+
+def to_bytes(checkpoint: Checkpoint) -> bytes:
+    """The file's content; equal checkpoints give equal bytes."""
+    document, shapes, body = _contents(checkpoint)
+    return _head(document, shapes, _checksum(document, shapes, body)) + body
+
+
+def checksum(checkpoint: Checkpoint) -> str:
+    """What tells a checkpoint from any other: the checksum in its file."""
+    return _checksum(*_contents(checkpoint))
+
+
+def _contents(checkpoint: Checkpoint) -> tuple[dict[str, Any], dict[str, tuple[int, ...]], bytes]:
+    """The configuration without the checksum, the tensors' shapes, and the tensors one after the other."""
+    vocabulary = checkpoint.vocabulary
+    document = {
+        "characters": vocabulary.characters if vocabulary.kind == "text" else None,
+        "corpus": dataclasses.asdict(checkpoint.corpus),
+        "format": checkpoint.format,
+        "progress": dataclasses.asdict(checkpoint.progress),
+        "settings": dataclasses.asdict(checkpoint.settings),
+    }
+    if checkpoint.format >= 3:
+        document |= {"known": vocabulary.known, "seen": vocabulary.seen}
+    tensors = {**checkpoint.weights, **checkpoint.training}
+    body = b"".join(np.ascontiguousarray(tensors[name], "<f4").data for name in sorted(tensors))
+    return document, {name: tensor.shape for name, tensor in tensors.items()}, body
+
+
+def _head(document: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], checksum: str) -> bytes:
+    """What stands before the tensors: the header's length and the header, byte for byte as safetensors writes it."""
+    text = json.dumps({**document, "checksum": checksum}, sort_keys=True, allow_nan=False)
+    header: dict[str, Any] = {"__metadata__": {_METADATA_KEY: text}}
+    end = 0
+    for name, shape in sorted(shapes.items()):
+        start, end = end, end + 4 * math.prod(shape)
+        header[name] = {"dtype": "F32", "shape": list(shape), "data_offsets": [start, end]}
+    data = json.dumps(header, separators=(",", ":")).encode()
+    data += b" " * (-len(data) % 8)  # so that the tensors are aligned
+    return len(data).to_bytes(8, "little") + data
+
+
+def _checksum(document: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], body: bytes) -> str:
+    """SHA-256 of the whole file, its own digits counted as zeros: against damage, not malice."""
+    digest = hashlib.sha256(_head(document, shapes, "0" * 64))
+    digest.update(body)
+    return digest.hexdigest()
+
+
+def load(path: Path) -> Checkpoint:
+    """Read a checkpoint; nothing in it is executed, and no other file is touched.
+
+    Raises:
+        CharrnnError: no file, not readable, or not a whole checkpoint of this format.
+    """
+    try:
+        with open_regular(path) as file:
+            return _read(file, os.fstat(file.fileno()).st_size)
+    except FileNotFoundError:
+        if path.is_symlink():
+            raise CharrnnError(f"{path}: is a link to a file that is not there") from None
+        raise CharrnnError(f"{path}: no such checkpoint", exit_code=2) from None
+    except OSError as error:
+        raise CharrnnError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except ValueError as error:  # the content, or a name that no file can have
+        raise CharrnnError(f"{path}: {error}") from None
+
+
+class _FormatError(ValueError):
+    """Why these bytes are not a checkpoint."""
+
+
+def from_bytes(data: bytes) -> Checkpoint:
+    """Take a checkpoint file's content apart.
+
+    Raises:
+        ValueError: it is not a whole checkpoint of this format.
+    """
+    return _read(io.BytesIO(data), len(data))
+
+
+def _read(file: BinaryIO, size: int) -> Checkpoint:
+    """Read a checkpoint's header, see what follows from it, and only then read its tensors.
+
+    What tensors there are and where they lie is not taken from the header: the configuration gives the
+    one header that it can have, and any other is refused.
+    """
+    head = file.read(9) if size >= 9 else b""
+    if head[8:] != b"{":
+        raise _FormatError("not a charrnn checkpoint (a .safetensors file that charrnn train wrote)")
+    header_size = int.from_bytes(head[:8], "little")
+    if not 2 <= header_size <= _MAX_HEADER:
+        raise _FormatError("not a charrnn checkpoint (its header's length is none)")
+    if 8 + header_size > size:
+        raise _FormatError("truncated, or not a charrnn checkpoint (the file ends within its header)")
+    head += file.read(header_size - 1)
+    document = _document(head[8:])
+    keys = {"checksum", "corpus", "format", "progress", "settings", "characters"}
+    if document["format"] >= 3:
+        keys |= {"known", "seen"}
+    _expect(document.keys() == keys, "unknown or missing keys in the configuration")
+    settings = _dataclass(Settings, document["settings"])
+    progress = _dataclass(Progress, document["progress"])
+    corpus = _dataclass(CorpusIdentity, document["corpus"])
+    vocabulary = _restricted(_vocabulary(settings, document["characters"]), document.get("known"), document.get("seen"))
+    _check(settings, progress, corpus)
+    checksum = document.pop("checksum")
+    _expect(isinstance(checksum, str) and _is_checksum(checksum), "no checksum")
+
+    weights = weight_shapes(settings.network(vocabulary))
+    training = training_shapes(settings, vocabulary)
+    if head == _head(document, weights, checksum):
+        training = {}
+    else:
+        _expect(
+            head == _head(document, {**weights, **training}, checksum),
+            "its header is not the one that follows from its configuration",
+        )
+    shapes = {**weights, **training}
+    body_size = sum(4 * math.prod(shape) for shape in shapes.values())
+    _expect(size <= len(head) + body_size, "there is more in the file after its last tensor")
+    body = file.read(body_size) if size == len(head) + body_size else b""
+    if len(body) < body_size:
+        raise _FormatError("truncated: the file ends before its last tensor does")
+    _expect(_checksum(document, shapes, body) == checksum, "the checksum differs")
+    tensors: dict[str, Array] = {}
+    at = 0
+    for name, shape in sorted(shapes.items()):
+        tensor = np.frombuffer(body, "<f4", math.prod(shape), at).reshape(shape)
+        _expect(bool(np.isfinite(tensor).all()), f"numbers in {name} are not finite")
+        tensors[name] = tensor
+        at += tensor.nbytes
+    return Checkpoint(
+        settings,
+        vocabulary,
+        corpus,
+        progress,
+        weights={name: tensors[name] for name in weights},
+        training={name: tensors[name] for name in training},
+        format=document["format"],
+    )
+
+
+def _is_checksum(text: str) -> bool:
+    return re.fullmatch("[0-9a-f]{64}", text) is not None
+
+
+def _expect(condition: bool, otherwise: str) -> None:
+    if not condition:
+        raise _FormatError(f"damaged: {otherwise}")
+
+
+def _document(header: bytes) -> dict[str, Any]:
+    """The configuration out of a header, of this format."""
+    metadata = _json(header.decode("latin-1"), "header").get("__metadata__")
+    text = metadata.get(_METADATA_KEY) if isinstance(metadata, dict) else None
+    if not isinstance(text, str):
+        raise _FormatError("a safetensors file, but not one that charrnn train wrote")
+    document = _json(text, "configuration")
+    version = document.get("format")
+    _expect(type(version) is int, "its format has no number")
+    if version not in FORMATS:
+        raise _FormatError(
+            f"written in checkpoint format {brief(version)}; this charrnn reads formats "
+            f"{' and '.join(map(str, FORMATS))}: use the charrnn that wrote it"
+        )
+    return document
+
+
+def _json(text: str, what: str) -> dict[str, Any]:
+    # A value of two characters can take a hundred bytes of memory: only as many are read as a header needs.
+    _expect(sum(map(text.count, "{[,")) <= _MAX_VALUES, f"there is too much in its {what}")
+    try:
+        parsed = json.loads(text)
+    except (ValueError, RecursionError):
+        raise _FormatError(f"damaged, or not a charrnn checkpoint (its {what} is not JSON)") from None
+    _expect(isinstance(parsed, dict), f"the {what} is not an object")
+    return dict(parsed)
+
+
+_T = TypeVar("_T", Settings, Progress, CorpusIdentity)
+
+
+def _dataclass(cls: type[_T], document: Any) -> _T:
+    fields = dataclasses.fields(cls)
+    _expect(
+        isinstance(document, dict) and document.keys() == {field.name for field in fields},
+        f"unknown or missing keys in {cls.__name__.lower()}",
+    )
+    for field in fields:
+        value, kinds = document[field.name], str(field.type).split(" | ")
+        possible = type(value).__name__.replace("NoneType", "None") in kinds
+        if isinstance(value, int):
+            possible = possible and 0 <= value <= _MAX_INTEGER
+        elif isinstance(value, float):
+            possible = possible and math.isfinite(value)
+        _expect(possible, f"{field.name} is {brief(value)}")
+    return cls(**document)
+
+
+def _vocabulary(settings: Settings, characters: Any) -> Vocabulary:
+    _expect(settings.vocabulary in VOCABULARY_KINDS, f"vocabulary is {brief(settings.vocabulary)}")
+    if settings.vocabulary != "text":
+        _expect(characters is None, "characters of a fixed vocabulary")
+        return Vocabulary.ascii() if settings.vocabulary == "ascii" else Vocabulary.bytes()
+    _expect(isinstance(characters, str) and len(characters) > 0, "the vocabulary has no characters")
+    points = np.frombuffer(characters.encode("utf-32-le", "surrogatepass"), "<u4")
+    _expect(not ((points >= 0xD800) & (points < 0xE000)).any(), "half a character in the vocabulary")
+    _expect(bool(np.diff(np.sort(points)).all()), "a character stands twice in the vocabulary")
+    return Vocabulary("text", characters)
+
+
+def _restricted(vocabulary: Vocabulary, known: Any, seen: Any) -> Vocabulary:
+    _expect(all(some is None or isinstance(some, str) for some in (known, seen)), "known or seen is not a text")
+    _expect(vocabulary.kind != "bytes" or known is seen is None, "known bytes")
+    everything = vocabulary.characters
+    restricted = vocabulary.restricted(everything if known is None else known, everything if seen is None else seen)
+    _expect((restricted.known, restricted.seen) == (known, seen), "known or seen characters in another order")
+    _expect(set(restricted.seen_characters) <= set(restricted.known_characters), "seen characters are not known")
+    _expect(seen != "" or vocabulary.kind == "ascii", "no seen characters")
+    return restricted
+
+
+def _check(settings: Settings, progress: Progress, corpus: CorpusIdentity) -> None:
+    """Refuse values that no training has."""
+
+    def check(source: Settings | Progress | CorpusIdentity, name: str, possible: bool) -> None:
+        _expect(possible, f"{name} is {brief(getattr(source, name))}")
+
+    for name in ("embedding", "units", "batch_size", "seq_length"):
+        check(settings, name, 1 <= getattr(settings, name) <= 65536)
+    check(settings, "layers", 1 <= settings.layers <= 100)
+    check(settings, "cell", settings.cell in GATES)
+    check(settings, "encoding", re.fullmatch("[0-9a-z_-]{1,40}", settings.encoding) is not None)
+    check(settings, "errors", settings.errors in ("strict", "replace"))
+    check(settings, "dropout", 0 <= settings.dropout < 1)
+    check(settings, "learning_rate", settings.learning_rate > 0)
+    check(settings, "epochs", settings.epochs is None or settings.epochs > 0)
+    check(settings, "minutes", settings.minutes is None or settings.minutes > 0)
+    check(settings, "seed", settings.seed < 1 << 32)
+    check(settings, "precision", settings.precision in PRECISIONS)
+    check(settings, "init_from", settings.init_from is None or _is_checksum(settings.init_from))
+    check(progress, "step", progress.step <= progress.total_steps)
+    check(progress, "validate_every", progress.validate_every >= 1)
+    check(progress, "precision", progress.precision in PRECISIONS[1:])
+    check(progress, "parts", 1 <= progress.parts <= settings.batch_size)
+    check(progress, "best_step", progress.best_step is None or progress.best_step <= progress.step)
+    check(progress, "threads", progress.threads >= 1)
+    check(progress, "arithmetic", re.fullmatch("[0-9a-f]{16}", progress.arithmetic) is not None)
+    check(corpus, "sha256", _is_checksum(corpus.sha256))
+    _expect(settings.epochs is None or settings.minutes is None, "epochs and minutes contradict")
+    _expect((progress.best_step is None) == (progress.best_loss is None), "best step and loss contradict")

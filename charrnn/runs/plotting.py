@@ -1,0 +1,175 @@
+"""Training history -> picture."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import math
+import sys
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from charrnn import CharrnnError
+from charrnn.files import write_atomically
+from charrnn.messages import one_line
+from charrnn.runs.history import Report
+from charrnn.surroundings import prepare_for_training_and_pictures
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+FORMATS = (".png", ".svg", ".pdf")
+
+_SIZE = (8, 5)  # inches, without the names of several runs
+_NAME_WIDTH = 32  # characters
+_TRAINING: dict[str, Any] = {"linestyle": "--", "zorder": 1.9}  # beneath every run's validation, 2, and best
+_BEST: dict[str, Any] = {"linestyle": "none", "marker": "*", "markeredgecolor": "black", "zorder": 2.1}
+
+
+def draw_loss(histories: Mapping[str, Sequence[Report]], figure: Figure) -> None:
+    """Draw training and validation loss against steps.
+
+    Args:
+        histories: for each run's name its reports, at least one.
+        figure: an empty one. It gets a second axis in epochs where one run is drawn (runs differ in
+            the steps of an epoch), bits per character on the right, and the size that all this takes.
+    """
+    figure.set_layout_engine("constrained")
+    figure.set_size_inches(_SIZE)
+    axes = figure.add_subplot()
+    alone = len(histories) == 1
+    for index, reports in enumerate(histories.values()):
+        _draw_run(axes, reports, index, alone)
+    axes.set_xlabel("step")
+    axes.set_xlim(left=0)
+    axes.xaxis.set_major_formatter(lambda step, _: f"{step:,.0f}")
+    axes.set_ylabel("loss (nats per character)")
+    axes.grid(alpha=0.3)
+    in_bits = axes.secondary_yaxis("right", functions=_scale(1 / math.log(2)))
+    in_bits.set_ylabel("bits per character")
+    names = _shorten([one_line(name) for name in histories])
+    if alone:
+        [reports] = histories.values()
+        per_epoch = reports[-1].step / reports[-1].epoch
+        in_epochs = axes.secondary_xaxis("top", functions=_scale(1 / per_epoch))
+        in_epochs.set_xlabel("epoch")
+        axes.set_title(names[0], parse_math=False)
+        figure.legend(handles=axes.lines, loc="outside lower center", ncols=3)
+    else:
+        _name_runs(axes, names, figure)
+
+
+def _draw_run(axes: Axes, reports: Sequence[Report], index: int, alone: bool) -> None:
+    """Draw three lines: training, validation, best."""
+    color, marker = _look(index)
+    in_validation = "C1" if alone else color
+    steps = [report.step for report in reports]
+    axes.plot(
+        steps,
+        [report.train_loss for report in reports],
+        color=color,
+        linewidth=1.2 if alone else 1,
+        marker="." if len(steps) == 1 else None,  # of one point a line shows nothing
+        label="training",
+        **_TRAINING,
+    )
+    dense = len(steps) >= 60  # markers would hide the line
+    axes.plot(
+        steps,
+        [report.val_loss for report in reports],
+        color=in_validation,
+        marker="" if dense and marker == "." else marker,
+        markersize=6 if marker == "." else 4,
+        markevery=len(steps) // 10 if dense else 1,
+        label="validation",
+    )
+    best = min(reports, key=lambda report: report.val_loss)
+    axes.plot(
+        [best.step],
+        [best.val_loss],
+        color=in_validation,
+        markersize=13 if alone else 9,
+        markeredgewidth=1 if alone else 0.7,
+        label=f"best {best.val_loss:.3f} at step {best.step:,}",
+        **_BEST,
+    )
+
+
+def _look(index: int) -> tuple[tuple[float, ...], str]:
+    """A run's color and marker, which no two of 210 runs have both in common, and no two of 30 the color.
+
+    They are the ten default colors, then those mixed with black, then with white, each ten with a marker of
+    its own. Mixed with a third or so, 30 colors are about as far apart for the eye as they can be.
+    """
+    from matplotlib.colors import to_rgb
+
+    tens = index // 10
+    part, other = [(0.0, 0.0), (0.35, 0.0), (0.35, 1.0)][tens % 3]
+    return tuple((1 - part) * value + part * other for value in to_rgb(f"C{index % 10}")), ".s^DvPX"[tens % 7]
+
+
+def _shorten(names: Sequence[str]) -> list[str]:
+    """Names without the middle of the long ones, or with as much of it as tells them apart."""
+    for width in range(_NAME_WIDTH, max(map(len, names))):
+        tail = width // 2
+        short = [name if len(name) <= width else f"{name[: width - tail - 1]}…{name[-tail:]}" for name in names]
+        if len(set(short)) == len(names):
+            return short
+    return list(names)
+
+
+def _name_runs(axes: Axes, names: Sequence[str], figure: Figure) -> None:
+    """Say above the axes what the three lines are, and on the right which run has which; make room for that."""
+    from matplotlib.lines import Line2D
+
+    key = [
+        Line2D([], [], color="black", linewidth=1, label="training", **_TRAINING),
+        Line2D([], [], color="black", label="validation"),
+        Line2D([], [], color="white", markersize=9, label="best validation", **_BEST),
+    ]
+    axes.legend(handles=key, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3, frameon=False)
+    columns = math.ceil(len(names) / 40)
+    legend = figure.legend(axes.lines[1::3], names, loc="outside right upper", ncols=columns, fontsize=9)
+    for text, name, best in zip(legend.get_texts(), names, axes.lines[2::3], strict=True):
+        # Set afterwards: a label from the start may be left out if it starts with _, and $ be mathematics.
+        text.set(text=f"{name}: {best.get_label()}", parse_math=False)
+    box = legend.get_window_extent()
+    figure.set_size_inches(_SIZE[0] + box.width / figure.dpi, max(_SIZE[1], box.height / figure.dpi + 0.3))
+
+
+def _scale(factor: float) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
+    return lambda value: value * factor, lambda value: value / factor
+
+
+def save_loss(histories: Mapping[str, Sequence[Report]], path: Path) -> None:
+    """Draw the losses and write the picture to a PNG, SVG or PDF file.
+
+    Args:
+        histories: as `draw_loss` takes them.
+        path: ends in one of `FORMATS`.
+
+    Raises:
+        CharrnnError: another ending, or not writable.
+    """
+    if path.suffix.lower() not in FORMATS:
+        raise CharrnnError(f"{path}: a picture's name ends in {', '.join(FORMATS)}", exit_code=2)
+    prepare_for_training_and_pictures()
+    with contextlib.chdir(sys.prefix):  # a file matplotlibrc in the working folder comes before all others
+        from matplotlib.figure import Figure
+
+    with warnings.catch_warnings():
+        # A name in a script that the font lacks is drawn as boxes; the picture is good otherwise.
+        warnings.filterwarnings("ignore", "Glyph .* missing")
+        figure = Figure()
+        draw_loss(histories, figure)
+        picture = io.BytesIO()
+        suffix = path.suffix.lower()
+        undated = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
+        figure.savefig(picture, dpi=150, format=suffix[1:], metadata=undated.get(suffix))
+    try:
+        write_atomically(path, picture.getvalue())
+    except OSError as error:
+        raise CharrnnError(f"{path}: cannot be written: {error.strerror or error}") from None

@@ -1,0 +1,92 @@
+"""From logits to a distribution: temperature, top-k, top-p, min-p."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from charrnn import CharrnnError
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How the next character is chosen from the model's distribution.
+
+    The four apply in this order; the last three each take characters away from what the one before left.
+
+    Attributes:
+        temperature: logits are divided by it (Ackley, Hinton and Sejnowski, 1985, "A Learning Algorithm
+            for Boltzmann Machines"); 0 takes the most probable character always.
+        top_k: only the k most probable characters (Fan, Lewis and Dauphin, 2018, arXiv:1805.04833).
+        top_p: only the fewest most probable characters that together have at least this probability
+            (nucleus sampling: Holtzman et al., 2020, arXiv:1904.09751).
+        min_p: only characters at least this many times as probable as the most probable one (Nguyen et
+            al., 2024, "Turning Up the Heat: Min-p Sampling", arXiv:2407.01082).
+
+    Raises:
+        CharrnnError: a value out of its range.
+    """
+
+    temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float | None = None
+    min_p: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, within, allowed in (
+            ("temperature", 0 <= self.temperature < math.inf, "0 or more"),
+            ("top_k", self.top_k is None or self.top_k >= 1, "1 or more"),
+            ("top_p", self.top_p is None or 0 < self.top_p <= 1, "above 0 and at most 1"),
+            ("min_p", self.min_p is None or 0 <= self.min_p <= 1, "0 to 1"),
+        ):
+            if not within:
+                raise CharrnnError(f"{name} is {getattr(self, name)!r}, not {allowed}", exit_code=2)
+
+    def distribution(self, logits: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
+        """Probabilities of the next character, (..., V), from its logits, (..., V); -inf stays impossible.
+
+        Of equally probable characters at the edge of top_k or top_p, those with lower ids stay.
+        """
+        weights = self.weights(logits.astype(np.float64))
+        weights /= weights.sum(axis=-1, keepdims=True)
+        return weights
+
+    def weights(self, scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """The distribution before it is normalised: the most probable character has 1.
+
+        Args:
+            scores: logits, (..., V); overwritten with the result.
+        """
+        if self.temperature < 1e-9:  # smaller ones overflow, and differ from 0 in nothing else
+            best = scores.argmax(axis=-1)
+            scores[...] = 0
+            np.put_along_axis(scores, best[..., None], 1, axis=-1)
+            return scores
+        scores -= np.maximum.reduce(scores, axis=-1, keepdims=True)
+        scores /= self.temperature
+        weights = np.exp(scores, scores)
+        if self.top_k is not None or self.top_p is not None:
+            self._keep_likeliest(weights)
+        if self.min_p is not None:
+            weights[weights < self.min_p] = 0
+        return weights
+
+    def _keep_likeliest(self, weights: npt.NDArray[np.float64]) -> None:
+        """Make all weights, (..., V), zero but those that top_k and then top_p keep."""
+        rows = weights.reshape(-1, weights.shape[-1])
+        falling = np.sort(rows)[:, : -1 - (self.top_k or rows.shape[1]) : -1]
+        if self.top_p is None:
+            kept, edge, total = falling.shape[1], falling[:, -1:], falling.size
+        else:
+            cumulative = np.add.accumulate(falling, axis=1)
+            last = (cumulative >= self.top_p * cumulative[:, -1:]).argmax(axis=1)
+            kept, edge = last[:, None] + 1, falling[np.arange(len(rows)), last][:, None]
+            total = kept.sum()
+        keep = rows >= edge
+        if np.count_nonzero(keep) > total:  # several have the weight of the last one kept: not all of them stay
+            room = kept - (rows > edge).sum(axis=1, keepdims=True)
+            keep &= (rows > edge) | (np.cumsum(rows == edge, axis=1) <= room)
+        rows *= keep

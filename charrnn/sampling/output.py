@@ -1,0 +1,118 @@
+"""Samples on their way to stdout, as text or as JSON, and what is said of them on stderr."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+
+from charrnn.messages import Note, plural
+from charrnn.sampling.loops import repeated_passage
+from charrnn.sampling.samples import Request, Sample
+from charrnn.text.vocabulary import Vocabulary
+
+SEPARATOR = "\n%\n"  # a line with % alone, as in the files that fortune reads
+
+
+def as_text(samples: Iterable[Sample], request: Request, vocabulary: Vocabulary, count: int) -> Iterator[str]:
+    """The samples one after another, each with its prime; of several each ends in the stop text or SEPARATOR."""
+    for sample in samples:
+        yield sample.prime
+        yield from sample.pieces()
+        yield _ending(sample, request, vocabulary, count)
+
+
+def as_marked_text(
+    samples: Iterable[Sample], request: Request, vocabulary: Vocabulary, count: int
+) -> tuple[list[str], list[bool]]:
+    """The same of samples that were compared with a text: their pieces, and which of them were copied."""
+    pieces: list[tuple[str, bool]] = []
+    for sample in samples:
+        assert sample.copied is not None  # it was compared
+        pieces.append((sample.prime, False))
+        for id, copied in zip(sample.ids.tolist(), sample.copied.tolist(), strict=True):
+            pieces.append((sample.decoder.decode((id,)), copied))
+        pieces.append((sample.decoder.decode((), final=True) + _ending(sample, request, vocabulary, count), False))
+    return [text for text, _ in pieces], [copied for _, copied in pieces]
+
+
+def _ending(sample: Sample, request: Request, vocabulary: Vocabulary, count: int) -> str:
+    return "" if count == 1 else _stop_text(request, vocabulary, sample.decoder.errors) or SEPARATOR
+
+
+def as_json(samples: Iterable[Sample], request: Request, vocabulary: Vocabulary, checkpoint: str) -> Iterator[str]:
+    """The samples as JSON, an object and line each; they have to be scored.
+
+    Of a model of bytes the text's bytes come too, in base64: those that are not UTF-8 are lost in the text.
+    Probabilities are those of the model's own distribution, before temperature, top-k, top-p and min-p.
+    """
+    import base64
+    import json
+
+    settings = {
+        "checkpoint": checkpoint.encode("utf-8", "replace").decode(),
+        "length": request.length,
+        **dataclasses.asdict(request.choice),
+        "stop": _stop_text(request, vocabulary),
+    }
+    for sample in samples:
+        text = "".join(sample.pieces())
+        logarithms = sample.log_probabilities
+        line = {
+            "text": text,
+            "prime": sample.prime,
+            **({"bytes": base64.b64encode(sample.ids.tobytes()).decode()} if vocabulary.kind == "bytes" else {}),
+            "seed": sample.seed,
+            "settings": settings,
+            "stopped": sample.stopped,
+            "log_probability": float(logarithms.sum()),
+            "nats_per_character": -float(logarithms.mean()) if len(logarithms) else None,
+            "probabilities": [float(f"{probability:.6g}") for probability in np.exp(logarithms)],
+        }
+        yield json.dumps(line, ensure_ascii=False) + "\n"
+
+
+def _stop_text(request: Request, vocabulary: Vocabulary, errors: str = "replace") -> str | None:
+    return None if request.stop is None else "".join(vocabulary.decode(request.stop.tolist(), errors))
+
+
+def with_notes(samples: Iterable[Sample], request: Request, vocabulary: Vocabulary, note: Note) -> Iterator[Sample]:
+    """Pass samples on and, once they were read, say what went wrong with them.
+
+    Args:
+        samples: on their way to where they are read.
+        request: what was asked of them.
+        vocabulary: the model's.
+        note: told, a line each, of every sample that fell into a loop; and at the end how many did not come to
+            the stop text, and how many invalid sequences of bytes became U+FFFD.
+    """
+    count = unstopped = invalid = 0
+    for sample in samples:
+        yield sample
+        count += 1
+        unstopped += request.stop is not None and not sample.stopped
+        invalid += sample.decoder.invalid
+        if passage := repeated_passage(sample.ids):
+            shown = "".join(vocabulary.decode(sample.ids[-passage:].tolist()))
+            shown = shown if len(shown) <= 40 else f"{shown[:40]}..."
+            note(f"the sample with seed {sample.seed} repeats {shown!r} over and over: {_advice(request)}")
+    if unstopped:
+        note(
+            f"{unstopped:,} of {plural(count, 'sample')} came to --length {request.length:,} before the stop text"
+            if count > 1
+            else f"the sample came to --length {request.length:,} before the stop text"
+        )
+    if invalid:
+        note(f"{plural(invalid, 'invalid sequence')} of bytes became U+FFFD")
+
+
+def _advice(request: Request) -> str:
+    choice = request.choice
+    if choice.top_k == 1:
+        return "give a larger --top-k"
+    if choice.temperature == 0:
+        return "give a --temperature above 0"
+    narrowing = [option for option in ("top-k", "top-p", "min-p") if getattr(choice, option.replace("-", "_"))]
+    leave_out = "".join(f", leave out --{option}" for option in narrowing[:1])
+    return f"give a --temperature above {choice.temperature:g}{leave_out} or try another --seed"

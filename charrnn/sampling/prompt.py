@@ -1,0 +1,217 @@
+"""Sampling at a prompt: type a beginning, read how the model goes on, change how it chooses."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import math
+import os
+import re
+import signal
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
+
+import numpy as np
+
+from charrnn import CharrnnError
+from charrnn.messages import plural, say, show_reading
+from charrnn.network.network import Network
+from charrnn.sampling.choice import Choice
+from charrnn.sampling.streams import generate
+from charrnn.stdout import errors_for_stdout
+from charrnn.text.typed import encode_prime
+from charrnn.text.vocabulary import Ids, Vocabulary
+
+Write = Callable[[Iterable[str]], bool]
+"""Streams text to the user, and says whether there is still somebody who reads it."""
+
+
+class Session:
+    """A model, a text that it writes, and how it goes on with it."""
+
+    def __init__(
+        self,
+        network: Network,
+        vocabulary: Vocabulary,
+        choice: Choice,
+        length: int,
+        seed: int,
+        unknown: str | None,
+        write: Write,
+    ) -> None:
+        """Take what `sample` was called with.
+
+        Args:
+            network: the model.
+            vocabulary: its character map.
+            choice: how a character is chosen, until changed.
+            length: new characters a time, until changed.
+            seed: of the first text; those that follow take the next numbers.
+            unknown: what becomes of characters that the model does not know, as in `encode_prime`.
+            write: where the text goes.
+        """
+        self._network = network
+        self._vocabulary = vocabulary
+        self._choice = choice
+        self._length = length
+        self._seed = seed
+        self._unknown = unknown
+        self._write = write
+        self._ids: list[int] = []  # of the text so far, the prime included
+        self._text: Iterator[str] | None = None  # without end, a piece an id
+        self._in_line = False  # the text that was written last did not end its line
+
+    def run(self, prime: Ids | None) -> None:
+        """Write texts as the user asks for them, until the end of the input.
+
+        Args:
+            prime: of a first text, which is written before anything is asked.
+
+        Raises:
+            CharrnnError: there is no standard input, or the text cannot be written.
+            KeyboardInterrupt: Ctrl-C at the prompt.
+        """
+        if not isinstance(sys.stdin, io.TextIOWrapper):
+            raise CharrnnError("standard input is closed: there is nobody to ask for a beginning")
+        if sys.stdin.isatty():
+            with contextlib.suppress(ImportError):  # Windows has none
+                import readline  # noqa: F401 - it gives input() its line editing and history
+            say("type a beginning and Enter; Enter alone goes on; :help says more, Ctrl-D quits")
+        else:
+            sys.stdin.reconfigure(encoding="utf-8")
+        sys.stdin.reconfigure(errors="surrogateescape")  # as the command line gives what is not valid
+        more = prime is None or self._begin(prime)
+        while more and (line := _ask()) is not None:
+            more = self._answer(line)
+
+    def _answer(self, line: str) -> bool:
+        """Do what a line asks for; whether there is still somebody who reads."""
+        if line.startswith("::"):
+            line = line[1:]
+        elif line.startswith(":"):
+            self._command(*line[1:].split())
+            return True
+        if not line and self._text is not None:
+            return self._go_on(self._length)
+        try:
+            return self._begin(encode_prime(self._vocabulary, line, self._unknown, say, "type another beginning"))
+        except CharrnnError as error:
+            say(f"Error: {error}")
+            return True
+
+    def _begin(self, prime: Ids) -> bool:
+        self._ids = []
+        self._text = self._decoded(chain(map(int, prime), self._continuation(prime)))
+        if self._in_line and not sys.stdout.isatty():  # on a terminal the line was ended
+            self._write("\n")
+        return self._go_on(len(prime) + self._length)
+
+    def _continuation(self, text: Ids) -> Iterator[int]:
+        self._seed += 1
+        return generate(self._network, self._vocabulary, text, sys.maxsize, self._choice, self._seed - 1, show_reading)
+
+    def _decoded(self, ids: Iterable[int]) -> Iterator[str]:
+        def kept() -> Iterator[int]:
+            for id in ids:
+                self._ids.append(id)
+                yield id
+
+        return self._vocabulary.decode(kept(), errors_for_stdout())
+
+    def _go_on(self, count: int) -> bool:
+        """Write the next pieces of the text, or fewer if Ctrl-C comes; whether there is still somebody who reads."""
+        with _ctrl_c() as pressed:
+            return self._write(self._pieces(count, pressed))
+
+    def _pieces(self, count: int, stopped: Callable[[], bool]) -> Iterator[str]:
+        assert self._text is not None  # somebody began it
+        for _ in range(count):
+            if stopped():
+                return
+            piece = next(self._text)
+            if piece:
+                self._in_line = not piece.endswith("\n")
+            yield piece
+
+    def _command(self, name: str = "", value: str = "", *rest: str) -> None:
+        if name == "help" and not value:
+            self._help()
+        elif name == "t" and not rest:
+            self._set_temperature(value)
+        elif name == "length" and not rest:
+            self._set_length(value)
+        else:
+            say(
+                f"Error: {' '.join((':' + name, value, *rest)).rstrip()}: no such command; "
+                ":help lists them, Ctrl-D quits; type two colons to begin a text with one"
+            )
+
+    def _help(self) -> None:
+        say("some text     the model goes on from it")
+        say("::) smiles    two colons begin a text with one")
+        say("an empty line goes on from where the text stopped")
+        say(f":t 0.7        temperature, now {self._choice.temperature:g}: below 1 plays safer, above 1 wilder")
+        say(f":length 500   new characters a time, now {self._length:,}")
+        say("Ctrl-C        stops a text; at the prompt it quits, as Ctrl-D does")
+
+    def _set_temperature(self, value: str) -> None:
+        try:
+            temperature = float(value)
+            if not (math.isfinite(temperature) and temperature >= 0):
+                raise ValueError
+        except ValueError:
+            say(f"Error: {f':t {value}'.rstrip()}: a temperature is a number that is not below 0, as in :t 0.7")
+            return
+        self._choice = dataclasses.replace(self._choice, temperature=temperature)
+        if self._text is not None:
+            text = np.array(self._ids, self._vocabulary.dtype)
+            self._text = self._decoded(self._continuation(text))
+        say(f"temperature {temperature:g}")
+
+    def _set_length(self, value: str) -> None:
+        if not re.fullmatch("0*[1-9][0-9]{0,8}", value):
+            say(f"Error: {f':length {value[:40]}'.rstrip()}: a length is a whole number above 0, as in :length 500")
+            return
+        self._length = int(value)
+        say(plural(self._length, "new character") + " a time")
+
+
+@contextlib.contextmanager
+def _ctrl_c() -> Iterator[Callable[[], bool]]:
+    """Have Ctrl-C noted, not raised; the result says whether it was pressed."""
+    pressed = []
+    before = signal.signal(signal.SIGINT, lambda *_: pressed.append(True))
+    try:
+        yield lambda: bool(pressed)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _ask() -> str | None:
+    """The next line, without its end; None at the end of the input."""
+    if not sys.stdin.isatty():
+        line = sys.stdin.readline()
+        return line.removesuffix("\n") if line else None
+    try:
+        with _stdout_on_stderr():
+            return input("> ")
+    except EOFError:
+        say("")
+        return None
+    except KeyboardInterrupt:
+        say("")
+        raise
+
+
+@contextlib.contextmanager
+def _stdout_on_stderr() -> Iterator[None]:
+    """Have what is written to file descriptor 1 go to stderr: input() prompts and edits there, whatever stdout is."""
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)

@@ -1,0 +1,146 @@
+"""Logits -> next character -> streams of characters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from charrnn.network.network import Network, State, log_probabilities, quietly
+from charrnn.sampling.choice import Choice
+from charrnn.text.vocabulary import Ids, Vocabulary
+
+READ_CHUNK = 1000  # characters of a long text that are read at once: what keeps its memory bounded
+
+
+_DRAWN_AHEAD = 64  # random numbers of a stream that are drawn at once
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """A network that has read what texts are to continue.
+
+    Attributes:
+        logits: of the next character, (1, V).
+        state: after the last one.
+    """
+
+    logits: npt.NDArray[np.float32]
+    state: State
+
+
+@quietly
+def read_beginning(
+    network: Network, vocabulary: Vocabulary, prime: Ids, show: Callable[[int, int], None] = lambda *_: None
+) -> Beginning:
+    """Read a prime from the zero state.
+
+    Args:
+        network: the model.
+        vocabulary: its character map.
+        prime: the ids to start from, (P,); if none, the text starts as after a newline.
+        show: told how many of how many characters are read.
+    """
+    prime = beginning(vocabulary, prime)
+    state = network.zero_state()
+    for start in range(0, len(prime), READ_CHUNK):
+        show(start, len(prime))
+        logits, state = network.forward(prime[None, start : start + READ_CHUNK], state)
+    show(len(prime), len(prime))
+    return Beginning(logits[:, -1], state)
+
+
+class Streams:
+    """Continuations of one prime, written side by side, each with random numbers of its own.
+
+    What a seed gives does not depend on the other streams, except where rounding decides: a product of
+    several rows is not added up in the order that a product of one is.
+
+    Attributes:
+        logits: of the character chosen last, (S, V).
+    """
+
+    @quietly
+    def __init__(
+        self, network: Network, vocabulary: Vocabulary, begun: Beginning, choice: Choice, seeds: Sequence[int]
+    ) -> None:
+        """Begin the streams.
+
+        Args:
+            network: the model.
+            vocabulary: its character map; only what it may write is chosen.
+            begun: what all of them continue.
+            choice: how each character is chosen.
+            seeds: of each stream's random numbers; the same on the same machine give the same ids.
+        """
+        self._network = network
+        self._choice = choice
+        self._possible = np.where(vocabulary.writable, 0.0, -np.inf)  # added to the logits
+        self.logits = begun.logits.repeat(len(seeds), axis=0)
+        state = [tuple(part.repeat(len(seeds), axis=0) for part in layer) for layer in begun.state]
+        self._reader = network.start(state)
+        self._random = [np.random.default_rng(seed) for seed in seeds]
+        self._uniform = np.empty((len(seeds), 0))
+        self._drawn = 0  # columns of _uniform that were used
+        self._ids: npt.NDArray[np.intp] | None = None  # chosen last, and not read yet
+
+    @quietly
+    def step(self) -> npt.NDArray[np.intp]:
+        """Choose the next character of every stream: ids, (S,)."""
+        if self._ids is not None:
+            self.logits = self._reader.read(self._ids)
+        scores = np.add(self.logits, self._possible, order="C")
+        if self._drawn == self._uniform.shape[1]:
+            self._uniform = np.array([random.random(_DRAWN_AHEAD) for random in self._random])
+            self._drawn = 0
+        uniform = self._uniform[:, self._drawn]
+        self._drawn += 1
+        if len(scores) == 1:  # the same for one stream, in half the time
+            cumulative = np.add.accumulate(self._choice.weights(scores[0]))
+            self._ids = cumulative.searchsorted(uniform * cumulative[-1:], "right")
+        else:
+            cumulative = np.add.accumulate(self._choice.weights(scores), axis=1)
+            self._ids = (cumulative > (uniform * cumulative[:, -1])[:, None]).argmax(axis=1)
+        return self._ids
+
+    @quietly
+    def log_probabilities(self) -> npt.NDArray[np.float64]:
+        """Of the characters chosen last in the model's own distribution, (S,): at temperature 1, of all characters."""
+        assert self._ids is not None
+        return log_probabilities(self.logits, self._ids)
+
+    def keep(self, which: npt.NDArray[np.bool]) -> None:
+        """Go on with some of the streams only: those where the mask, (S,), is true."""
+        self.logits = self.logits[which]
+        self._ids = None if self._ids is None else self._ids[which]
+        self._reader = self._network.start([tuple(part[which] for part in layer) for layer in self._reader.state()])
+        self._uniform = self._uniform[which]
+        self._random = [random for random, kept in zip(self._random, which, strict=True) if kept]
+
+
+def beginning(vocabulary: Vocabulary, prime: Ids) -> Ids:
+    """What the network reads before the first new character: the prime, or a newline where there is none."""
+    if len(prime):
+        return prime
+    newline = vocabulary.id_of("\n")
+    return np.array([0 if newline is None else newline], vocabulary.dtype)
+
+
+def generate(
+    network: Network,
+    vocabulary: Vocabulary,
+    prime: Ids,
+    length: int,
+    choice: Choice,
+    seed: int,
+    show: Callable[[int, int], None] = lambda *_: None,
+) -> Iterator[int]:
+    """Feed predictions back autoregressively: the ids of one stream of `Streams`, after `read_beginning`.
+
+    Returns:
+        Each new id, `length` of them. The prime is read before.
+    """
+    streams = Streams(network, vocabulary, read_beginning(network, vocabulary, prime, show), choice, [seed])
+    return (int(streams.step()[0]) for _ in range(length))

@@ -1,0 +1,1 @@
+"""From files and what a user types to ids."""

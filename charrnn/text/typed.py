@@ -1,0 +1,197 @@
+"""From what a user types to ids: the text to continue, the text to stop at."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable
+
+import numpy as np
+
+from charrnn import CharrnnError
+from charrnn.messages import Note, plural, show
+from charrnn.text.reading import decode, plain_text, read_bytes
+from charrnn.text.vocabulary import Ids, Vocabulary, count_characters
+
+
+def read_prime(file: str, vocabulary: Vocabulary, encoding: str, note: Note) -> str:
+    """The text to continue from a file, or from standard input if it is `-`.
+
+    Args:
+        file: its path.
+        vocabulary: the model's.
+        encoding: of the model's training text, which the prime may have as well if it is not UTF-8.
+        note: told if it does.
+
+    Raises:
+        CharrnnError: the file cannot be read, or is in neither encoding and the model reads text.
+    """
+    [(name, data)] = read_bytes([file])
+    try:
+        return data.decode("utf-8", "surrogateescape" if vocabulary.kind == "bytes" else "strict")
+    except UnicodeDecodeError as error:
+        if encoding != "utf-8":
+            note(f"{name}: not UTF-8, read as {encoding} like the training text")
+            return decode(name, data, encoding)
+        raise CharrnnError(
+            f"{name}: byte 0x{data[error.start]:02x} at offset {error.start:,} is not valid UTF-8, which a prime and "
+            f"the model's training text are read as: convert it, for example with iconv -t UTF-8"
+        ) from None
+
+
+_NAMED = 8  # unknown characters that a message names
+
+
+def encode_prime(
+    vocabulary: Vocabulary,
+    prime: str,
+    unknown: str | None,
+    note: Note,
+    advice: str = "change the prime, or use --unknown skip or --unknown replace",
+) -> Ids:
+    """Turn a prime into ids, as the training text was turned.
+
+    Args:
+        vocabulary: the model's character map.
+        prime: any text.
+        unknown: for characters the model does not know: `skip` leaves them out, `replace` puts the
+            nearest known text in their place, or else the unknown symbol; None refuses them.
+        note: told, a line each, what was changed.
+        advice: what to do where characters are refused.
+
+    Returns:
+        Its ids, (P,).
+
+    Raises:
+        CharrnnError: characters that the model does not know.
+    """
+    if vocabulary.kind == "bytes":
+        return _bytes_of("prime", prime)
+    notes: list[str] = []
+    text = normalised("prime", prime, vocabulary, notes.append)
+    strangers = dict.fromkeys(c for c in text if c not in vocabulary)
+    nearest = {c: vocabulary.nearest(c) for c in strangers}
+    if strangers and unknown is None:
+        raise CharrnnError(
+            "the model does not know "
+            + _named(
+                f"{show(c)!r} at position {(prime if c in prime else text).index(c) + 1}"
+                + (f" (nearest: {nearest[c]!r})" if nearest[c] else "")
+                for c in strangers
+            )
+            + f" of the prime; {advice}",
+            exit_code=2,
+        )
+    instead = "\ufffd" if vocabulary.unknown is not None else ""
+    pieces = {c: "" if unknown == "skip" else nearest[c] or instead for c in strangers}
+    if strangers:
+        notes.append(
+            f"prime: {plural(sum(text.count(c) for c in strangers), 'character')} unknown to the model: "
+            + _named(f"{show(c)!r} " + (f"became {pieces[c]!r}" if pieces[c] else "left out") for c in strangers)
+        )
+    for line in notes:
+        note(line)
+    return vocabulary.encode("".join(pieces.get(c, c) for c in text))
+
+
+def encode_stop(vocabulary: Vocabulary, stop: str, note: Note) -> Ids:
+    """Turn the text that a sample is to end at into ids, as the training text was turned.
+
+    It must consist of characters that the model writes.
+
+    Args:
+        vocabulary: the model's character map.
+        stop: any text but an empty one.
+        note: told, a line each, what was changed.
+
+    Returns:
+        Its ids, (N,).
+
+    Raises:
+        CharrnnError: it is empty, or has characters that the model does not know.
+    """
+    writes = vocabulary.restricted(vocabulary.seen_characters, vocabulary.seen_characters)
+    ids = encode_known("stop text", stop, writes, note, ", so it would never come to it")
+    if not len(ids):
+        raise CharrnnError("the stop text is empty: a sample would end before it began", exit_code=2)
+    return ids
+
+
+def encode_known(name: str, text: str, vocabulary: Vocabulary, note: Note, consequence: str = "") -> Ids:
+    """Turn a text of which the model has to know every character into ids, as the training text was turned.
+
+    Args:
+        name: how messages call it.
+        text: any text.
+        vocabulary: the model's character map.
+        note: told, a line each, what was changed.
+        consequence: ends the message of the error.
+
+    Raises:
+        CharrnnError: it has characters that the model does not know.
+    """
+    if vocabulary.kind == "bytes":
+        return _bytes_of(name, text)
+    text = normalised(name, text, vocabulary, note)
+    if strangers := dict.fromkeys(c for c in text if c not in vocabulary):
+        raise CharrnnError(
+            f"the model does not know {_named(repr(show(c)) for c in strangers)} of the {name}{consequence}",
+            exit_code=2,
+        )
+    return vocabulary.encode(text)
+
+
+def _bytes_of(name: str, text: str) -> Ids:
+    """A text as the ids of a `bytes` vocabulary.
+
+    Raises:
+        CharrnnError: half of a surrogate pair, which no bytes of UTF-8 are.
+    """
+    try:
+        return np.frombuffer(text.encode("utf-8", "surrogateescape"), np.uint8)
+    except UnicodeEncodeError as error:
+        raise CharrnnError(
+            f"the {name} has half of a surrogate pair ({show(text[error.start])}) at position {error.start + 1}: "
+            "take it out",
+            exit_code=2,
+        ) from None
+
+
+def _named(characters: Iterable[str]) -> str:
+    some = list(characters)
+    more = f" and {len(some) - _NAMED:,} more" if len(some) > _NAMED else ""
+    return ", ".join(some[:_NAMED]) + more
+
+
+def normalised(name: str, text: str, vocabulary: Vocabulary, note: Note) -> str:
+    """Change a text as the training text was changed: byte-order mark, line endings, typography.
+
+    An accented letter is one code point or several (Unicode Standard Annex 15). If the model does not know all
+    characters of the text, the text takes the form, composed or decomposed, of which it knows more.
+
+    Args:
+        name: how notes call it.
+        text: any text.
+        vocabulary: the model's character map, not `bytes`.
+        note: told, a line each, what was changed.
+    """
+    text = vocabulary.normalise(plain_text(name, text, note), lambda line: note(f"{name}: {line}"))
+    for form in ("NFC", "NFD"):
+        if unknown := _count_unknown(text, vocabulary):
+            other = unicodedata.normalize(form, text)
+            left = _count_unknown(other, vocabulary)
+            # Of the share too: composing makes fewer characters, even of those that stay unknown.
+            if left < unknown and left * len(text) < unknown * len(other):
+                note(f"{name}: normalised to {form}, the form of the training text")
+                text = other
+    return text
+
+
+def _count_unknown(text: str, vocabulary: Vocabulary) -> int:
+    return sum(count for character, count in count_characters(text).items() if character not in vocabulary)
+
+
+def unescaped(text: str) -> str:
+    r"""What a text on the command line means, where a newline is hard to type: \n, \t and \\ are one character each."""
+    meant = {"n": "\n", "t": "\t", "\\": "\\"}
+    return re.sub(r"\\([nt\\])", lambda found: meant[found[1]], text)

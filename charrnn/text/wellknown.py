@@ -1,0 +1,263 @@
+"""Well-known texts: the table of them, where they come from, and how they get onto the user's disk."""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import hashlib
+import os
+import sys
+import sysconfig
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn, Protocol
+
+from charrnn import CharrnnError
+from charrnn.messages import console_on, is_live, plural
+
+if TYPE_CHECKING:
+    from requests import Response, Session
+
+
+class Source(Protocol):
+    """Where a text comes from."""
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+
+    @property
+    def distinct(self) -> int:
+        """How many different characters it has."""
+
+    @property
+    def sha256(self) -> str:
+        """Of its bytes."""
+
+    def read(self, advance: Callable[[int], None]) -> bytes:
+        """Get it whole; `advance` is told of every piece how many bytes it has.
+
+        Raises:
+            CharrnnError: it cannot be had, or is not the text it should be.
+        """
+
+
+@dataclass(frozen=True)
+class Download:
+    """A text on the network, known by its checksum."""
+
+    url: str
+    sha256: str
+    size: int  # bytes
+    distinct: int  # characters
+
+    def read(self, advance: Callable[[int], None]) -> bytes:
+        """Get it over https, its certificate checked; nothing is kept of what differs from the checksum."""
+        from requests import exceptions
+
+        data = bytearray()
+        try:
+            with _https_only() as session, session.get(self.url, stream=True, timeout=30) as response:
+                _check_status(self.url, response)
+                for piece in response.iter_content(1 << 16):
+                    data += piece
+                    advance(len(piece))
+                    if len(data) > self.size:
+                        break
+        except exceptions.SSLError as error:
+            raise CharrnnError(f"{self.url}: its certificate cannot be verified: {_root_cause(error)}") from None
+        except exceptions.InvalidSchema as error:
+            if "SOCKS" in str(error):
+                raise CharrnnError(
+                    f"{self.url}: cannot be reached: HTTPS_PROXY or ALL_PROXY names a SOCKS proxy, which needs one "
+                    "more package: python -m pip install pysocks"
+                ) from None
+            raise CharrnnError(f"{self.url}: leads away from https, which charrnn does not follow") from None
+        except (exceptions.ProxyError, exceptions.InvalidProxyURL) as error:
+            raise CharrnnError(
+                f"{self.url}: the proxy that HTTPS_PROXY or ALL_PROXY names cannot be used: {_root_cause(error)}"
+            ) from None
+        except exceptions.ChunkedEncodingError:
+            raise CharrnnError(f"{self.url}: the connection was cut before the text was whole; try again") from None
+        except exceptions.RequestException as error:
+            raise CharrnnError(
+                f"{self.url}: cannot be reached: {_root_cause(error)}; see whether this machine is online and try again"
+            ) from None
+        except OSError as error:  # of which requests makes none of its own: a file that it is told to use is missing
+            raise CharrnnError(
+                f"{self.url}: its certificate cannot be verified: {error} (see REQUESTS_CA_BUNDLE and CURL_CA_BUNDLE)"
+            ) from None
+        if hashlib.sha256(data).hexdigest() != self.sha256:
+            raise CharrnnError(
+                f"{self.url}: what came is not the text that charrnn knows (its sha256 differs), and was not kept"
+            )
+        return bytes(data)
+
+
+class StandardLibrary:
+    """The sources of the running Python's own standard library, joined in the order of their names."""
+
+    _LEFT_OUT = frozenset(("test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__"))
+
+    @cached_property
+    def _data(self) -> bytes:
+        folder = Path(sysconfig.get_path("stdlib"))
+        paths: list[Path] = []
+        for parent, folders, names in os.walk(folder, onerror=_unreadable):
+            # Not even looked into: what is installed there may come and go meanwhile.
+            folders[:] = set(folders) - self._LEFT_OUT
+            paths += [Path(parent, name) for name in names if name.endswith(".py")]
+        data = b"".join(map(_source, sorted(paths, key=lambda path: path.relative_to(folder).as_posix())))
+        if not data:
+            raise CharrnnError(f"{folder}: has no Python sources: this Python was installed without them")
+        return data
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        return len(self._data)
+
+    @property
+    def distinct(self) -> int:
+        """How many different characters it has."""
+        return len(set(self._data.decode()))
+
+    @property
+    def sha256(self) -> str:
+        """Of its bytes."""
+        return hashlib.sha256(self._data).hexdigest()
+
+    def read(self, advance: Callable[[int], None]) -> bytes:
+        """Give it whole."""
+        advance(self.size)
+        return self._data
+
+
+def _unreadable(error: OSError) -> NoReturn:
+    raise CharrnnError(f"{error.filename}: cannot be read: {error.strerror or error}") from None
+
+
+def _source(path: Path) -> bytes:
+    """A source file, ending in a newline; nothing if it is not UTF-8."""
+    try:
+        data = path.read_bytes().removeprefix(codecs.BOM_UTF8)
+        data.decode()
+    except UnicodeDecodeError:
+        return b""
+    except OSError as error:
+        _unreadable(error)
+    return data if data.endswith(b"\n") or not data else data + b"\n"
+
+
+@dataclass(frozen=True)
+class KnownText:
+    """A row of the table."""
+
+    about: str
+    licence: str
+    source: Source
+
+
+TEXTS = {
+    "shakespeare": KnownText(
+        'plays by Shakespeare: the "tinyshakespeare" of char-rnn, the field\'s benchmark',
+        "public domain",
+        Download(
+            "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt",
+            sha256="86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed",
+            size=1_115_394,
+            distinct=65,
+        ),
+    ),
+    "python": KnownText("the standard library of the Python that runs charrnn", "PSF-2.0", StandardLibrary()),
+}
+
+
+def describe() -> Iterator[str]:
+    """The table, a line each: name, size, distinct characters, licence, what it is."""
+    for name, text in TEXTS.items():
+        yield (
+            f"{name:12}{text.source.size / 1e6:5.1f} MB  {plural(text.source.distinct, 'distinct character')}, "
+            f"{text.licence}: {text.about}"
+        )
+
+
+def put_on_disk(name: str, note: Callable[[str], None]) -> Path:
+    """Write a text of the table to NAME.txt in the current folder, unless it is there already.
+
+    Args:
+        name: its key in the table.
+        note: told, in a line, if it is there already.
+
+    Returns:
+        The file.
+
+    Raises:
+        CharrnnError: the text cannot be had or written, or another file has its name.
+    """
+    from charrnn.files import write_atomically
+
+    path, source = Path(f"{name}.txt"), TEXTS[name].source
+    try:
+        if os.path.lexists(path):
+            if hashlib.sha256(path.read_bytes()).hexdigest() != source.sha256:
+                raise CharrnnError(
+                    f"{path}: there is a file of that name with another content, which is left as it is; "
+                    "rename it, or work in another folder"
+                )
+            note(f"{path} is there already")
+            return path
+        with _progress(f"getting {path}", source) as advance:
+            data = source.read(advance)
+        write_atomically(path, data)
+    except OSError as error:
+        raise CharrnnError(f"{path}: cannot be read or written: {error.strerror or error}") from None
+    return path
+
+
+@contextlib.contextmanager
+def _progress(what: str, source: Source) -> Iterator[Callable[[int], None]]:
+    """A bar on a terminal while a text comes; the result is told how many bytes more have come."""
+    if not is_live():
+        yield lambda _: None
+        return
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
+    with Progress(*columns, console=console_on(sys.stderr), transient=True) as bar:
+        task = bar.add_task(what, total=source.size)
+        yield lambda size: bar.advance(task, size)
+
+
+def _https_only() -> Session:
+    """A session that tries again where that may help, and speaks no other protocol, wherever it is led."""
+    from requests import Session
+    from requests.adapters import HTTPAdapter
+    from urllib3 import Retry
+
+    # Files that may be unreadable, and that nothing here needs: passwords, and where to log the keys of connections.
+    os.environ["NETRC"] = os.devnull
+    os.environ.pop("SSLKEYLOGFILE", None)
+    session = Session()
+    session.adapters.clear()
+    session.mount(
+        "https://",
+        HTTPAdapter(
+            max_retries=Retry(3, backoff_factor=0.5, status_forcelist=(429, 500, 502, 503, 504), raise_on_status=False)
+        ),
+    )
+    return session
+
+
+def _check_status(url: str, response: Response) -> None:
+    if not response.ok:
+        raise CharrnnError(f"{url}: the server answered {response.status_code} {response.reason}; try again later")
+
+
+def _root_cause(error: BaseException) -> str:
+    """What the operating system said, below all that libraries wrapped around it."""
+    while inner := error.__cause__ or error.__context__:
+        error = inner
+    return getattr(error, "strerror", None) or str(error)

@@ -1,0 +1,75 @@
+"""From ids to batches: sliding windows for training, parallel streams for validation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+from charrnn.text.vocabulary import Ids
+
+WARM_UP = 256  # characters read before the first one that is scored
+
+
+def steps_per_epoch(characters: int, batch_size: int, seq_length: int) -> int:
+    """How many batches one pass over `characters` training characters gives."""
+    return characters // (batch_size * seq_length)
+
+
+def windows(
+    ids: Ids, batch_size: int, seq_length: int, seed: int, epoch: int, first: int = 0
+) -> Iterator[tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]]:
+    """Slide windows along `batch_size` contiguous streams of the text.
+
+    Window t of stream b follows window t - 1 of stream b, so that state can be carried. Each epoch
+    starts its streams at another offset, a function of (seed, epoch) alone; the text is taken as a
+    ring for that, so that every character is trained on equally often.
+
+    Args:
+        ids: the training text, shape (N,).
+        batch_size: B, the number of streams.
+        seq_length: T, the characters in a window.
+        seed: of the run.
+        epoch: counted from 0.
+        first: the first window to give, to go on in the middle of an epoch.
+
+    Yields:
+        Inputs and targets, each (B, T); targets are the inputs one character on.
+    """
+    n = len(ids)
+    # SeedSequence is stable across NumPy's versions, which the generators' methods are not.
+    offset = int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0] % n)
+    starts = offset + np.arange(batch_size)[:, None] * (n // batch_size)
+    span = np.arange(seq_length + 1)
+    for window in range(first, steps_per_epoch(n, batch_size, seq_length)):
+        block = ids[(starts + window * seq_length + span) % n].astype(np.int32)
+        yield block[:, :-1], block[:, 1:]
+
+
+def validation_streams(
+    ids: Ids, start: int, seq_length: int, limit: int = 50_000, streams: int = 32
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], npt.NDArray[np.float32]]:
+    """Lay the validation part out in parallel streams, each warmed up on the text before it.
+
+    Args:
+        ids: the whole text, shape (N,).
+        start: where the validation part starts.
+        seq_length: the width that the result's is rounded up to a multiple of.
+        limit: how many characters to score at most; of a larger part a fixed sample, spread evenly.
+        streams: S, how many streams at most.
+
+    Returns:
+        Inputs, targets and weights, each (S, W): the weight is 1 where the target is scored.
+    """
+    part = len(ids) - start
+    warm_up = min(WARM_UP, start - 1)
+    streams = max(1, min(streams, part // max(1, warm_up)))
+    edges = start + np.arange(streams + 1) * part // streams
+    scored = np.minimum(np.diff(edges), -(-limit // streams))
+    width = -(-int(warm_up + scored.max()) // seq_length) * seq_length
+    position = (edges[:-1] - warm_up)[:, None] + np.arange(width)  # of each target, (S, W)
+    scoring = (position >= edges[:-1, None]) & (position < (edges[:-1] + scored)[:, None])
+    targets = ids[np.minimum(position, len(ids) - 1)].astype(np.int32)
+    inputs = ids[np.minimum(position - 1, len(ids) - 1)].astype(np.int32)
+    return inputs, targets, scoring.astype(np.float32)

@@ -1,0 +1,152 @@
+"""TensorFlow and Keras, imported without their start-up chatter, and the device that is used.
+
+Import both from here: the messages that TensorFlow's C++ parts write to the file descriptor during
+import come before any logging setting counts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import platform
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+
+from charrnn import CharrnnError
+from charrnn.messages import plural
+from charrnn.planning.machine import usable_cores
+from charrnn.surroundings import is_number, prepare_for_training_and_pictures
+
+
+@contextlib.contextmanager
+def _stderr_held_back() -> Iterator[None]:
+    """Keep what is written to file descriptor 2, and show it only if the block fails."""
+    if sys.stderr is not None:
+        sys.stderr.flush()
+    try:
+        stderr = os.dup(2)
+    except OSError:  # closed: there is nothing to hold back
+        yield
+        return
+    with _temporary_file() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except Exception:
+            held.seek(0)
+            os.write(stderr, held.read())
+            raise
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+
+
+def _temporary_file() -> IO[bytes]:
+    """A file that goes away, or one that keeps nothing if no folder for temporary files can be written to."""
+    try:
+        return tempfile.TemporaryFile()
+    except OSError:
+        tempfile.tempdir = os.curdir  # TensorFlow asks for the folder's name while it is imported, and writes nothing
+        return open(os.devnull, "w+b")
+
+
+@contextlib.contextmanager
+def _without(module: str) -> Iterator[None]:
+    """Let nobody import a module: Keras does without matplotlib, which takes time and can fail by its configuration."""
+    if module in sys.modules:
+        yield
+        return
+    sys.modules[module] = None  # type: ignore[assignment]  # Python's own mark for it
+    try:
+        yield
+    finally:
+        del sys.modules[module]
+
+
+prepare_for_training_and_pictures()
+if not is_number(os.environ.get("TF_CPP_MIN_LOG_LEVEL", "")):
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # what matters is raised as well
+if platform.machine().lower() in ("x86_64", "amd64"):
+    # TensorFlow takes its faster set of CPU kernels by itself only where there is AVX512_VNNI (docs/speed.md, 22).
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+try:
+    with _stderr_held_back(), _without("matplotlib"):
+        import keras
+        import tensorflow as tf
+
+        _GPUS = tf.config.list_physical_devices("GPU")
+except ImportError as error:
+    if "failed to map segment" in str(error):
+        raise CharrnnError(
+            "there is not enough memory to load TensorFlow, which needs about 2 GB of address space"
+        ) from error
+    raise CharrnnError(
+        f"TensorFlow or Keras cannot be imported ({error}); install them anew: "
+        "python -m pip install --force-reinstall tensorflow keras"
+    ) from error
+
+__all__ = ["Device", "arithmetic", "choose_device", "keras", "tf"]
+
+
+@dataclass(frozen=True)
+class Device:
+    """What the work is placed on."""
+
+    name: str  # for people
+    gpu: bool
+    cores: int  # that this process may use
+
+
+def choose_device(wanted: str | None) -> Device:
+    """Place the work on a GPU when TensorFlow sees one, else on the CPU.
+
+    Args:
+        wanted: `cpu` or `gpu` to force it.
+
+    Raises:
+        CharrnnError: a GPU is wanted and there is none.
+    """
+    if wanted == "gpu" and not _GPUS:
+        raise CharrnnError(
+            "TensorFlow sees no GPU: on Linux with an NVIDIA card and its driver, the extra charrnn[cuda] brings "
+            "the CUDA libraries (python -m pip install '.[cuda]' in charrnn's folder); "
+            "or leave --device out to train on the CPU"
+        )
+    cores = usable_cores()
+    if wanted == "cpu" or not _GPUS:
+        tf.config.set_visible_devices([], "GPU")
+        return Device(f"the CPU ({plural(cores, 'core')})", False, cores)
+    for gpu in _GPUS:
+        tf.config.experimental.set_memory_growth(gpu, True)
+    details = tf.config.experimental.get_device_details(_GPUS[0])
+    return Device(f"the GPU ({details.get('device_name', _GPUS[0].name)})", True, cores)
+
+
+_PROCESSOR = {
+    *("vendor_id", "cpu family", "model", "model name", "stepping", "cache size", "flags"),  # x86
+    *("CPU implementer", "CPU architecture", "CPU variant", "CPU part", "CPU revision", "Features"),  # ARM
+}
+"""What Linux says of a processor that its instructions and the order of long sums depend on."""
+
+
+def arithmetic(device: Device) -> str:
+    """A short digest of what decides, beside the number of threads, how results are rounded.
+
+    That is the processor, the libraries that compute, and the setting that chooses between
+    TensorFlow's two sets of CPU kernels.
+    """
+    parts = [platform.machine(), tf.__version__, keras.__version__, np.__version__]
+    parts += [os.environ.get("TF_ENABLE_ONEDNN_OPTS", ""), device.name if device.gpu else "cpu"]
+    try:
+        first = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").split("\n\n")[0]
+        parts += [line for line in first.splitlines() if line.partition(":")[0].strip() in _PROCESSOR]
+    except OSError:  # not Linux
+        parts.append(platform.processor())
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]

@@ -1,0 +1,495 @@
+"""The training loop: steps, validation, checkpoints.
+
+A run is a function of (settings, corpus): randomness comes from (seed, step), the place in the text
+from the step, and what is measured, while the first updates are made, is decided once. So a run that was
+stopped and continued ends where one that was not stopped does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+import os
+import time
+from typing import NoReturn
+
+import numpy as np
+
+from charrnn import CharrnnError
+from charrnn.messages import plural
+from charrnn.network.config import Array, count_weights
+from charrnn.network.network import Network
+from charrnn.planning.defaults import dropout_for
+from charrnn.planning.job import Job, load_last
+from charrnn.planning.schedule import (
+    PATIENCE,
+    learning_rate_at,
+    minutes_worth_waiting,
+    trial_seconds,
+    validation_interval,
+)
+from charrnn.runs import checkpoint
+from charrnn.runs.folder import NotWrittenError
+from charrnn.runs.history import Report
+from charrnn.runs.records import Checkpoint, CorpusIdentity, Progress, Settings
+from charrnn.sampling.choice import Choice
+from charrnn.sampling.streams import generate
+from charrnn.text.windows import WARM_UP
+from charrnn.training.backend import Device, arithmetic, choose_device, tf
+from charrnn.training.display import ProgressDisplay
+from charrnn.training.layout import Layout, choose_layout
+from charrnn.training.stopping import Stopped, StopRequest
+from charrnn.training.trainer import SCORE_CHUNK, Trainer
+
+SAVE_SECONDS = 60.0  # between checkpoints at the most, where nothing else is asked for
+SAVE_COST = 0.01  # share of the time that saving after validations may take
+EXPLODED = 3  # times the loss of pure guessing, ln V: no training that goes well gets there
+UNLIKE_REPORTS = 3  # validations after which one that is still worse than guessing is reported
+SAMPLE_LENGTH = 160
+FEW_STEPS = 50  # updates after which no network writes words
+
+
+def train(job: Job, device: str | None, save_every: float | None, display: ProgressDisplay) -> None:
+    """Train until the job is done or somebody asks to stop.
+
+    Args:
+        job: what to do.
+        device: `cpu` or `gpu` to force it.
+        save_every: seconds between checkpoints, where not `SAVE_SECONDS`.
+        display: shown what happens.
+
+    Raises:
+        Stopped: on SIGINT or SIGTERM, after saving.
+        CharrnnError: the device is not there, a file cannot be written, memory is not enough, or the loss is not a
+            number.
+    """
+    try:
+        _train(job, device, save_every, display)
+    except (MemoryError, tf.errors.ResourceExhaustedError):
+        if job.resume is not None:
+            advice = "continue it on a machine that has more"
+        elif job.source is not None:
+            advice = "lower --batch-size or --seq-length, or start from a smaller model"
+        else:
+            advice = "lower --units, --layers, --batch-size or --seq-length"
+        raise CharrnnError(f"there is not enough memory for this training: {advice}") from None
+
+
+def _train(job: Job, device: str | None, save_every: float | None, display: ProgressDisplay) -> None:
+    saved = job.resume.progress if job.resume else None
+    if saved is None:
+        message = "stopped while the training was set up: nothing is saved yet, the same command starts anew"
+    else:
+        message = stopped_at(saved, job.commands.resume)
+
+    def clean_up() -> None:
+        job.run.remove_lock()
+        display.end()
+
+    with StopRequest(message, clean_up) as request:
+        place = choose_device(device)
+        layout = choose_layout(place, job.settings, saved)
+        weights = count_weights(job.settings.network(job.corpus.vocabulary))
+        display.note(  # before it is built, which takes a while for a very large one
+            f"training {job.settings.layers} x {job.settings.units} {job.settings.cell.upper()} "
+            f"({weights:,} weights) on {place.name}" + (f" in {layout.precision}" if layout.fast else "")
+        )
+        training = _Training(job, place, layout, SAVE_SECONDS if save_every is None else save_every, display, request)
+        training.begin()
+        request.is_remembered = True
+        training.run_steps()
+        training.finish()
+
+
+def stopped_at(progress: Progress, command: str) -> str:
+    """The message of a stop after which a command continues."""
+    return f"stopped at step {progress.step:,} of {progress.total_steps:,} and saved; continue with: {command}"
+
+
+class _Training:
+    """One call's work on one run: where it stands, and what is written and shown of it."""
+
+    def __init__(
+        self,
+        job: Job,
+        device: Device,
+        layout: Layout,
+        save_every: float,
+        display: ProgressDisplay,
+        request: StopRequest,
+    ) -> None:
+        self.job, self.run, self.corpus = job, job.run, job.corpus
+        self.config = job.settings.network(job.corpus.vocabulary)
+        self.device = device
+        self.layout = layout
+        self.save_every = save_every
+        self.display = display
+        self.request = request
+        self.trainer = Trainer(job.settings, job.corpus, layout, job.source)
+        if job.resume is not None:
+            self.trainer.restore(job.resume.progress.step, job.resume.weights, job.resume.training)
+        self.loss_limit = EXPLODED * math.log(max(2, self.config.vocabulary_size))
+        self.progress: Progress
+        self.reports: list[Report] = []
+        self.saved: Progress | None = None  # what a resume would start from
+        self.best: Checkpoint | None = None  # kept, so that a folder that goes away can be written anew
+        self.best_is_saved = False
+        self.syncs = True
+        self.tried_step = 0  # what was last written down, or failed to be
+        self.tried_at = time.monotonic()
+        self.saving = 0.0  # seconds that it took
+        self.seconds_before = 0.0  # of training, before this call or before its loop
+
+    def begin(self) -> None:
+        """Decide what is decided once and save it, or take up what was saved.
+
+        Raises:
+            CharrnnError: the first updates made the loss explode, or nothing can be written.
+        """
+        if self.job.resume is not None:
+            self._continue(self.job.resume)
+            return
+        losses: list[float] = []
+        if self.settings.epochs is not None:
+            total_steps = self.settings.epochs * self.trainer.steps_per_epoch
+        else:
+            minutes = self.settings.minutes or minutes_worth_waiting(len(self.corpus.training))
+            if self.settings.open_ended:
+                self.display.note(
+                    f"{minutes:g} min, a time worth waiting for with this text; it ends sooner where the validation "
+                    "loss no longer falls, and --minutes sets another"
+                )
+            self.display.note(f"measuring the speed, to fit the training into {minutes:g} min")
+            start, budget = time.monotonic(), 60 * minutes
+            with self.display.first_updates() as show:
+                losses, speed = self.trainer.begin(trial_seconds(budget), show)
+            self.seconds_before = time.monotonic() - start
+            left = budget - self.seconds_before
+            total_steps = len(losses) + speed.steps_within(left, *self._sizes)
+            if self.job.dropout_is_guessed:
+                passes = total_steps / self.trainer.steps_per_epoch
+                self.trainer.set_dropout(dropout_for(len(self.corpus.training), passes))
+            if total_steps < FEW_STEPS:
+                self.display.note(
+                    f"{minutes:g} min are enough for {plural(total_steps, 'update')} of this network here, too few to "
+                    "learn much: give it more --minutes"
+                )
+            if speed.final_pass > max(30, left / 2):
+                self.display.note(
+                    f"the validation part is large: to score the best weights over it at the end takes "
+                    f"{speed.final_pass / 60:.1f} min, {(speed.final_pass - left / 2) / 60:.1f} of them on top"
+                )
+        self.progress = Progress(
+            total_steps=total_steps,
+            validate_every=validation_interval(total_steps, *self._sizes),
+            precision=self.layout.precision,
+            parts=self.layout.parts,
+            step=len(losses),
+            best_step=None,
+            best_loss=None,
+            loss_sum=math.fsum(losses),
+            loss_count=len(losses),
+            final_loss=None,
+            threads=self.device.cores,
+            arithmetic=arithmetic(self.device),
+        )
+        if losses and not losses[-1] <= self.loss_limit:
+            self.give_up(losses[-1])
+        if self.run.exists():
+            if not self.job.fresh:
+                raise self._meanwhile()
+            self.display.note(f"the old run is kept as {self.run.set_aside().folder}")
+        self.request.is_remembered = True
+        self.run.prepare()
+        try:
+            self.save()
+        except NotWrittenError as error:
+            raise CharrnnError(f"{error}; the training was not begun: {error.remedy}") from None
+
+    @property
+    def settings(self) -> Settings:
+        """Of the run."""
+        return self.trainer.settings
+
+    @property
+    def _sizes(self) -> tuple[int, int]:
+        return self.trainer.characters_per_step, self.trainer.validation_characters
+
+    def _continue(self, saved: Checkpoint) -> None:
+        last = load_last(self.run)
+        if last is None or last.progress != saved.progress:
+            raise self._meanwhile()
+        self.run.prepare()
+        self.saved, self.tried_step = saved.progress, saved.progress.step
+        self.progress = dataclasses.replace(
+            saved.progress, threads=self.device.cores, arithmetic=arithmetic(self.device)
+        )
+        try:
+            reports = self.run.read_history()
+        except CharrnnError as error:
+            self.display.note(f"{error}; a new one is begun, without the rows before")
+            reports = []
+        self.reports = [report for report in reports if report.step <= self.progress.step]
+        self._take_up_best(saved)
+        self.seconds_before = self.reports[-1].seconds if self.reports else 0.0
+        self.display.note(
+            f"continuing {self.run.folder} at step {self.progress.step:,} of {self.progress.total_steps:,}"
+        )
+        threads, arithmetic_before = self.saved.threads, self.saved.arithmetic
+        if (self.progress.threads, self.progress.arithmetic) != (threads, arithmetic_before):
+            change = (
+                f"with {plural(self.progress.threads, 'thread')} instead of {threads:,}"
+                if self.progress.threads != threads
+                else "on another processor or with another TensorFlow"
+            )
+            self.display.note(f"{change}: it will end as well as without the stop, but not in the same bytes")
+
+    def _take_up_best(self, saved: Checkpoint) -> None:
+        if saved.progress.best_step is None:
+            return
+        try:
+            best = checkpoint.load(self.run.best)
+            if best.settings != saved.settings or best.vocabulary.characters != saved.vocabulary.characters:
+                raise CharrnnError(f"{self.run.best}: of another run")
+        except CharrnnError as error:
+            is_last = saved.progress.step == saved.progress.total_steps
+            instead = "the last ones" if is_last else "the next validation's"
+            self.display.note(f"{error}; the best weights are lost, {instead} take their place")
+            self.progress = dataclasses.replace(self.progress, best_step=None, best_loss=None)
+        else:
+            self.best, self.best_is_saved = best, True
+
+    def _meanwhile(self) -> CharrnnError:
+        return CharrnnError(f"{self.run.folder} was trained by another process meanwhile: give the command again")
+
+    def snapshot(self, training: dict[str, Array]) -> Checkpoint:
+        """The model as it stands, with what a resume needs or without.
+
+        Raises:
+            CharrnnError: weights are not numbers any more, which must not replace good ones.
+        """
+        weights = self.trainer.weights()
+        if not all(np.isfinite(weight).all() for weight in [*weights.values(), *training.values()]):
+            self.give_up(math.nan)
+        identity = CorpusIdentity.of(self.corpus)
+        return Checkpoint(self.settings, self.corpus.vocabulary, identity, self.progress, weights, training)
+
+    def save(self) -> None:
+        """Write down where the training stands, whenever that is: no later update depends on it.
+
+        Raises:
+            CharrnnError: weights are not numbers any more.
+            NotWrittenError: a file cannot be written; what was saved before still is.
+        """
+        start = time.monotonic()
+        self.tried_step = self.progress.step
+        try:
+            is_synced = self.write(self.snapshot(self.trainer.training_tensors()))
+        finally:
+            self.tried_at = time.monotonic()
+            self.saving = self.tried_at - start
+        self.saved = self.progress
+        if self.syncs and not is_synced:
+            self.syncs = False
+            self.display.note(
+                f"the file system of {self.run.folder} does not sync files: after a power cut the last saves may be "
+                "missing"
+            )
+
+    def write(self, last: Checkpoint | None) -> bool:
+        """Write the run's files, the best weights only if they are not there; whether they were synced.
+
+        Raises:
+            NotWrittenError: a file cannot be written.
+        """
+        best = None if self.best_is_saved and os.path.exists(self.run.best) else self.best
+        is_synced = self.run.save(last, self.reports, best)
+        self.best_is_saved = True
+        return is_synced
+
+    def save_or_go_on(self) -> None:
+        """Save, or say that it failed: the next save may do better, and writes all that this one did not."""
+        try:
+            self.save()
+        except NotWrittenError as error:
+            kept = f"kept so far: {self._kept}" if self.is_kept else self._kept
+            self.display.note(f"{error}; training goes on and will try again; {kept}")
+
+    def save_or_fail(self) -> None:
+        """Save when there will be no next time.
+
+        Raises:
+            CharrnnError: it failed.
+        """
+        try:
+            self.save()
+        except NotWrittenError as error:
+            if self.is_kept:
+                kept = f"what is kept is {self._kept}: fix this, and the same command goes on from there"
+            else:
+                kept = f"{self._kept}: fix this, and the same command starts anew"
+            raise CharrnnError(f"{error}; {kept}") from None
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether what was saved last is still there."""
+        return self.saved is not None and os.path.exists(self.run.last)
+
+    @property
+    def _kept(self) -> str:
+        if self.saved is None or not self.is_kept:
+            return f"nothing is kept, since {self.run.folder} is gone or cannot be reached"
+        return f"step {self.saved.step:,} of {self.saved.total_steps:,}"
+
+    def save_is_due(self) -> bool:
+        """It is time, or there is a new validation and saving it now costs little."""
+        since = time.monotonic() - self.tried_at
+        validated = self.reports[-1].step if self.reports else 0
+        return since >= self.save_every or (validated > self.tried_step and since > self.saving / SAVE_COST)
+
+    def give_up(self, loss: float) -> NoReturn:
+        """End a training that has diverged: the checkpoint before stays, and what was good until then is kept.
+
+        Raises:
+            CharrnnError: always.
+        """
+        what = (
+            f"rose to {loss:.1f} nats per character, far above that of pure guessing,"
+            if math.isfinite(loss)
+            else "is no longer a number"
+        )
+        if self.is_kept:
+            kept = f"the checkpoints in {self.run.folder} are from before: try again with --fresh and"
+            with contextlib.suppress(NotWrittenError):  # what is said is true all the same
+                self.write(None)
+        else:
+            kept = "nothing is saved: try again with"
+        raise CharrnnError(
+            f"the loss {what} at step {self.progress.step:,}; {kept} a --learning-rate lower than "
+            f"{self.settings.learning_rate:g}"
+        )
+
+    def run_steps(self) -> None:
+        """Make the updates that are left."""
+        trainer, display = self.trainer, self.display
+        start = time.monotonic() - self.seconds_before
+        updating, updates = 0.0, 0  # seconds and number of updates since the last report
+        batches = trainer.batches(self.progress.step)
+        first = self.progress.step
+        with display.steps(self.progress, trainer.steps_per_epoch, trainer.characters_per_step):
+            while (step := self.progress.step) < self.progress.total_steps and not self.no_longer_falls:
+                before = time.monotonic()
+                learning_rate = learning_rate_at(step, self.progress.total_steps, self.settings.learning_rate)
+                loss = trainer.update(step, learning_rate, next(batches))
+                updating, updates = updating + time.monotonic() - before, updates + 1
+                is_last = step + 1 == self.progress.total_steps
+                due = (step + 1) % self.progress.validate_every == 0 or is_last
+                if step == first and not due:
+                    updating, updates = 0.0, 0  # it had to be traced: no measure of the speed
+                self.progress = dataclasses.replace(
+                    self.progress,
+                    step=step + 1,
+                    loss_sum=self.progress.loss_sum + loss,
+                    loss_count=self.progress.loss_count + 1,
+                )
+                if not math.isfinite(loss):
+                    self.give_up(math.nan)
+                display.step(step + 1, loss)
+                if due:
+                    speed = updates * trainer.characters_per_step / updating
+                    self.report(learning_rate, time.monotonic() - start, speed)
+                    updating, updates = 0.0, 0
+                # What may be exploding does not replace a good checkpoint: the next report tells.
+                if self.request.signal is not None:
+                    if loss > self.loss_limit:
+                        self.give_up(loss)
+                    self.stop(self.request.signal)
+                if is_last or (self.save_is_due() and loss <= self.loss_limit):
+                    self.save_or_go_on()
+
+    @property
+    def no_longer_falls(self) -> bool:
+        """Of a run whose end is left open: the best validation is too long ago."""
+        if not self.settings.open_ended or self.progress.best_step is None:
+            return False
+        validated = self.progress.step - self.progress.step % self.progress.validate_every
+        return validated - self.progress.best_step >= PATIENCE * self.progress.validate_every
+
+    def stop(self, number: int) -> NoReturn:
+        """Save what is not saved, and stop for a signal."""
+        if self.saved != self.progress or not self.is_kept:
+            self.save_or_fail()
+        raise Stopped(number, self.progress)
+
+    def report(self, learning_rate: float, seconds: float, chars_per_second: float) -> None:
+        """Validate, and show how it goes."""
+        val_loss = self.trainer.validate()
+        if not math.isfinite(val_loss):
+            self.give_up(math.nan)
+        train_loss = self.progress.loss_sum / self.progress.loss_count
+        if train_loss > self.loss_limit:
+            self.give_up(train_loss)
+        report = Report(
+            step=self.progress.step,
+            epoch=self.progress.step / self.trainer.steps_per_epoch,
+            train_loss=train_loss,
+            val_loss=val_loss,
+            learning_rate=learning_rate,
+            seconds=seconds,
+            chars_per_second=chars_per_second,
+        )
+        self.reports.append(report)
+        self.progress = dataclasses.replace(self.progress, loss_sum=0.0, loss_count=0)
+        is_best = self.progress.best_loss is None or val_loss < self.progress.best_loss
+        if is_best:
+            self.progress = dataclasses.replace(self.progress, best_step=report.step, best_loss=val_loss)
+            self.best, self.best_is_saved = self.snapshot({}), False
+        sample = None
+        if self.display.shows_samples:
+            network = Network(self.config, self.trainer.weights())
+            vocabulary = self.corpus.vocabulary
+            no_prime = np.zeros(0, vocabulary.dtype)
+            ids = generate(network, vocabulary, no_prime, SAMPLE_LENGTH, Choice(0.8), report.step)
+            sample = "".join(vocabulary.decode(ids))
+        self.display.report(report, is_best, sample)
+        is_last = report.step == self.progress.total_steps
+        if len(self.reports) == UNLIKE_REPORTS or (is_last and len(self.reports) < UNLIKE_REPORTS):
+            self.say_if_worse_than_guessing(report)
+
+    def say_if_worse_than_guessing(self, report: Report) -> None:
+        """Say so if even the best validation is, though the network learns: its part of the text is unlike the rest."""
+        guessing = math.log(max(2, self.config.vocabulary_size))
+        if self.progress.best_loss is not None and report.train_loss < guessing < self.progress.best_loss:
+            self.display.note(
+                f"the validation loss stays above {guessing:.3f} nats, that of guessing: the last tenth of the text "
+                "is unlike the part that the network learns from"
+            )
+
+    def finish(self) -> None:
+        """Score the best weights in one sequential pass, and write the result down."""
+        if self.progress.step < self.progress.total_steps:
+            self.display.note(
+                f"the validation loss has not fallen since step {self.progress.best_step:,}: that is what is kept"
+            )
+        best = self.best or self.snapshot({})
+        network = Network(self.config, best.weights)
+        start = self.corpus.validation_start
+        warm_up = self.corpus.ids[max(0, start - 1 - WARM_UP) : start]
+        _, state = network.loss(warm_up, network.zero_state())
+        part = self.corpus.ids[start - 1 :]
+        total = 0.0
+        with self.display.final_pass(len(part) - 1) as advance:
+            for chunk in range(0, len(part) - 1, SCORE_CHUNK):
+                ids = part[chunk : chunk + SCORE_CHUNK + 1]
+                loss, state = network.loss(ids, state)
+                total += loss
+                advance(len(ids) - 1)
+                if self.request.signal is not None:
+                    self.stop(self.request.signal)
+        final_loss = total / (len(part) - 1)
+        self.best_is_saved = False
+        self.best = dataclasses.replace(best, progress=dataclasses.replace(best.progress, final_loss=final_loss))
+        self.progress = dataclasses.replace(self.progress, final_loss=final_loss)
+        self.save_or_fail()
+        self.display.finished(self.progress, len(part) - 1)

@@ -1,0 +1,432 @@
+"""The LSTM layer, fast on CPUs: the mathematics and weights of `keras.layers.LSTM`, another way through it.
+
+What makes it fast:
+
+- The loop over time holds one matrix product and element-wise work, and its gradient is derived by hand: the
+  weights' gradient is one product for many steps instead of one a step.
+- A batch lies in columns, (H, B), so that the weights are the left factor of every product. Libraries
+  rearrange the right factor before they multiply, at every step; so that is to be the small one.
+- Weights are arranged for that once an update, whatever the number of parts that the batch is worked on in.
+- The first layer's input projection is a table of rows, one a character, looked up where Keras multiplies.
+- The factors of the products may be bfloat16, with state, gates, weights and element-wise work in float32.
+- Gates and states that the backward loop needs wait on stacks and are freed as it takes them off.
+
+Tensors are time-major within: (T, H, B). The gates' order within is i, f, o, g: the sigmoids side by side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from charrnn.training.backend import keras, tf
+
+Tensor = Any
+
+
+class FastLSTM(keras.layers.LSTM):  # type: ignore[misc]  # Keras has no types
+    """A `keras.layers.LSTM` (return_sequences and return_state) whose `call` is the way below.
+
+    Weights, their names, their initialisation and their order are Keras' own: `get_weights` and
+    `set_weights` exchange them with a stock layer.
+    """
+
+    def __init__(self, units: int, operands: str = "float32") -> None:
+        """Make a layer of H units.
+
+        Args:
+            units: H.
+            operands: `float32` or `bfloat16`, for the matrix products.
+        """
+        super().__init__(units, return_sequences=True, return_state=True)
+        self.operands = tf.as_dtype(operands)
+
+    def call(
+        self, sequences: Tensor, initial_state: Any = None, mask: None = None, training: bool = False
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Run over vectors.
+
+        Args:
+            sequences: (B, T, I) float32, of a shape that is known.
+            initial_state: h and c, each (B, H); zeros if not given.
+            mask: not supported.
+            training: makes no difference.
+
+        Returns:
+            The outputs (B, T, H), and h and c (B, H) after the last step.
+        """
+        if mask is not None:
+            raise NotImplementedError("FastLSTM takes no mask")
+        h, c = initial_state or self.get_initial_state(tf.shape(sequences)[0])
+        inputs = tf.cast(tf.transpose(sequences, (1, 2, 0)), self.operands)
+        outputs, h, c = lstm_over_vectors(inputs, self.arranged(), h, c)
+        return tf.cast(tf.transpose(outputs, (2, 0, 1)), tf.float32), h, c
+
+    def arranged(self, embedding: Tensor | None = None) -> Arranged:
+        """This layer's weights for `lstm_over_vectors`, or, with the characters' vectors (V, E), `lstm_over_ids`."""
+        kernel, recurrent_kernel, bias = map(
+            tf.convert_to_tensor, (self.cell.kernel, self.cell.recurrent_kernel, self.cell.bias)
+        )
+        if embedding is None:
+            return arrange(bias, [kernel, recurrent_kernel], self.operands)
+        return arrange(tf.matmul(embedding, kernel) + bias, [recurrent_kernel], self.operands)
+
+
+class Arranged(NamedTuple):
+    """Weights as the products take them, gates i, f, o, g: made once an update, for all parts of the batch."""
+
+    added: Tensor  # before the gates: a row for each character, (V, 4H), or a bias, (4H,); float32
+    kernels: Tensor  # (4H, N) float32, to which gradients flow
+    left: Tensor  # the same as operands: the left factor of the products forwards
+    left_backwards: Tensor  # (N, 4H), as operands
+
+
+def arrange(added: Tensor, kernels: Sequence[Tensor], operands: Any) -> Arranged:
+    """Lay out a layer's weights, gates i, f, g, o, all float32.
+
+    Args:
+        added: before the gates, (V, 4H) or (4H,).
+        kernels: what is multiplied by an input (if not in `added`) and by h, each (its width, 4H).
+        operands: tf.float32 or tf.bfloat16, for the matrix products.
+    """
+    joined = tf.transpose(_sigmoids_first(tf.concat(kernels, axis=0)))
+    left = tf.stop_gradient(tf.cast(joined, operands))
+    return Arranged(_sigmoids_first(added), joined, left, tf.transpose(left))
+
+
+def lstm_over_ids(ids: Tensor, weights: Arranged, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Run the first layer over characters.
+
+    Args:
+        ids: (T, B) int32.
+        weights: with a row for each character, and the recurrent kernel.
+        h: (B, H) float32, the state before the first character.
+        c: (B, H) float32.
+
+    Returns:
+        The outputs (T, H, B), as the operands of the products, and h and c (B, H) float32 after the last character.
+    """
+    _, _, left, left_backwards = weights
+    vocabulary_size, operands = weights.added.shape[0], left.dtype
+
+    @tf.custom_gradient  # type: ignore[untyped-decorator]  # TensorFlow has no types
+    def run(table: Tensor, kernels: Tensor, h: Tensor, c: Tensor) -> Any:
+        def projections(t: Tensor) -> Tensor:
+            return tf.transpose(tf.gather(table, turns[t]), (0, 2, 1))
+
+        def preactivate(projection: Tensor, h: Tensor) -> Tensor:
+            return tf.cast(tf.matmul(left, h), tf.float32) + projection
+
+        turns = _in_turns(ids, h)
+        outputs, c_last, record = _forward(projections, preactivate, h, c, turns.shape[:2])
+
+        def gradient(d_outputs: Tensor, d_c: Tensor) -> tuple[Tensor, ...]:
+            before = tf.concat([h[None], outputs[:-1]], axis=0)
+
+            def finish(dz: Tensor, block: Callable[[Tensor], Tensor]) -> Gradients:
+                # A product with one-hot rows adds the rows up in the same order every time.
+                one_hot = tf.one_hot(tf.reshape(block(ids), (-1,)), vocabulary_size, axis=0, dtype=operands)
+                return (_gradient(one_hot, dz), _gradient(_columns(block(before)), dz)), ()
+
+            d_h, d_c, (d_table, d_kernels), () = _backward(left_backwards, finish, record, d_outputs, d_c, c_last)
+            return tf.transpose(d_table), d_kernels, d_h, d_c
+
+        return (outputs, c_last), gradient
+
+    return _run(lambda *state: run(weights.added, weights.kernels, *state), h, c, operands)
+
+
+def lstm_over_vectors(inputs: Tensor, weights: Arranged, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Run a layer over vectors: the outputs of the layer below.
+
+    Args:
+        inputs: (T, I, B), as the operands of the products.
+        weights: with a bias, and with the kernel of the inputs before the recurrent one.
+        h: (B, H) float32, the state before the first vector.
+        c: (B, H) float32.
+
+    Returns:
+        The outputs (T, H, B), as the operands of the products, and h and c (B, H) float32 after the last vector.
+    """
+    _, _, left, left_backwards = weights
+    width = inputs.shape[1]
+
+    @tf.custom_gradient  # type: ignore[untyped-decorator]
+    def run(inputs: Tensor, bias: Tensor, kernels: Tensor, h: Tensor, c: Tensor) -> Any:
+        biases = tf.tile(bias[:, None], (1, h.shape[1]))  # adds faster than what has to be broadcast
+
+        def preactivate(x: Tensor, h: Tensor) -> Tensor:
+            return tf.cast(tf.matmul(left, tf.concat([x, h], axis=0)), tf.float32) + biases
+
+        turns = _in_turns(inputs, h)
+        outputs, c_last, record = _forward(lambda t: turns[t], preactivate, h, c, turns.shape[:2])
+
+        def gradient(d_outputs: Tensor, d_c: Tensor) -> tuple[Tensor, ...]:
+            before = tf.concat([h[None], outputs[:-1]], axis=0)
+            to_inputs, to_h = tf.split(left_backwards, (width, h.shape[0]))
+
+            def finish(dz: Tensor, block: Callable[[Tensor], Tensor]) -> Gradients:
+                multiplied = _columns(tf.concat([block(inputs), block(before)], axis=1))
+                # Many steps at once: in the loop the kernel would be read anew for each of them.
+                d_inputs = _steps(tf.matmul(to_inputs, dz), h.shape[1])
+                return (_gradient(tf.ones_like(dz[:1]), dz), _gradient(multiplied, dz)), (d_inputs,)
+
+            d_h, d_c, (d_bias, d_kernels), (d_inputs,) = _backward(to_h, finish, record, d_outputs, d_c, c_last)
+            return d_inputs, d_bias[:, 0], d_kernels, d_h, d_c
+
+        return (outputs, c_last), gradient
+
+    return _run(lambda *state: run(inputs, weights.added, weights.kernels, *state), h, c, left.dtype)
+
+
+def logits_of(outputs: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
+    """What the softmax normalises, from the last layer's outputs; in float32, and in its gradient as they are.
+
+    Args:
+        outputs: (T, H, B), as the operands of the products.
+        kernel: (H, V) float32.
+        bias: (V,) float32.
+
+    Returns:
+        (T, B, V) float32.
+    """
+    steps, _, batch = outputs.shape
+
+    @tf.custom_gradient  # type: ignore[untyped-decorator]
+    def run(outputs: Tensor, kernel: Tensor, bias: Tensor) -> Any:
+        columns = _columns(outputs)  # (H, T * B)
+        logits = tf.matmul(tf.cast(columns, tf.float32), kernel, transpose_a=True) + bias
+
+        def gradient(d_logits: Tensor) -> tuple[Tensor, ...]:
+            low = tf.cast(tf.reshape(d_logits, (steps * batch, -1)), outputs.dtype)
+            d_columns = tf.matmul(tf.cast(kernel, outputs.dtype), low, transpose_b=True)
+            d_outputs = _steps(d_columns, batch)
+            d_kernel = tf.cast(tf.matmul(columns, low), tf.float32)
+            return d_outputs, d_kernel, tf.reduce_sum(d_logits, axis=(0, 1))
+
+        return tf.reshape(logits, (steps, batch, -1)), gradient
+
+    result: Tensor = run(outputs, kernel, bias)
+    return result
+
+
+def _run(
+    over: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], h: Tensor, c: Tensor, operands: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    """From a state (B, H) with the batch in columns to the outputs, and the state after them as it was given."""
+    outputs, c = over(tf.cast(tf.transpose(h), operands), tf.transpose(c))
+    return outputs, tf.cast(tf.transpose(outputs[-1]), tf.float32), tf.transpose(c)
+
+
+def _sigmoids_first(gates: Tensor) -> Tensor:
+    """From the gates' order i, f, g, o along the last axis to i, f, o, g."""
+    i, f, g, o = tf.split(gates, 4, axis=-1)
+    return tf.concat([i, f, o, g], axis=-1)
+
+
+def _columns(sequence: Tensor) -> Tensor:
+    """From (T, N, B) to (N, T * B)."""
+    return tf.reshape(tf.transpose(sequence, (1, 0, 2)), (sequence.shape[1], -1))
+
+
+def _steps(columns: Tensor, batch: int) -> Tensor:
+    """From (N, T * B) to (T, N, B)."""
+    return tf.transpose(tf.reshape(columns, (columns.shape[0], -1, batch)), (1, 0, 2))
+
+
+def _gradient(factor: Tensor, dz: Tensor) -> Tensor:
+    """Of weights (4H, N), float32: from what they multiplied, (N, T * B), and dz (4H, T * B)."""
+    # The other way round the product would rearrange dz, which is the larger.
+    return tf.cast(tf.matmul(dz, factor, transpose_b=True), tf.float32)
+
+
+_TURN = 1 << 17  # gates of several steps are worked on in one turn of a loop, which costs as much as some operations
+
+
+def _in_turns(sequence: Tensor, h: Tensor) -> Tensor:
+    """From (T, ...) to (turns, steps in a turn, ...), for a state h of (H, B)."""
+    steps, most = sequence.shape[0], max(1, _TURN // (4 * h.shape[0] * h.shape[1]))
+    turn = max(turn for turn in range(1, min(steps, most) + 1) if steps % turn == 0)
+    return tf.reshape(sequence, (steps // turn, turn, *sequence.shape[1:]))
+
+
+_BLOCK = 640  # columns from which a product of them is as fast as of all
+
+
+def _turns_in_block(turns: int, columns: int) -> int:
+    """As few as divide the turns, each of so many columns, and are fast to multiply."""
+    return min(n for n in range(1, turns + 1) if turns % n == 0 and (n * columns >= _BLOCK or n == turns))
+
+
+def _push(stack: Tensor, value: Tensor) -> Tensor:
+    return tf.raw_ops.TensorListPushBack(input_handle=stack, tensor=value)
+
+
+def _pop(stack: Tensor, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """What is left, and the value that was on top."""
+    left, value = tf.raw_ops.TensorListPopBack(input_handle=stack, element_shape=shape, element_dtype=tf.float32)
+    value.set_shape(shape)
+    return left, value
+
+
+def _stacked(turns: Tensor) -> Tensor:
+    """From a TensorArray of turns to (T, ...)."""
+    stacked = turns.stack()
+    return tf.reshape(stacked, (-1, *stacked.shape[2:]))
+
+
+def _forward(
+    inputs: Callable[[Tensor], Tensor],
+    preactivate: Callable[[Tensor, Tensor], Tensor],
+    h: Tensor,
+    c: Tensor,
+    turns: tuple[int, int],
+) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+    """The loop over time.
+
+    Args:
+        inputs: from the number of a turn to what enters at each of its steps.
+        preactivate: from that of one step and h (H, B) to what goes into the gates, (4H, B) float32.
+        h: (H, B), as the operands of the products.
+        c: (H, B) float32.
+        turns: how many, and the steps in each.
+
+    Returns:
+        The outputs (T, H, B), the last c, and what the backward loop needs of every step, as stacks.
+    """
+    units = h.shape[0]
+
+    def body(t: Tensor, h: Tensor, c: Tensor, outputs: Tensor, sigmoids: Tensor, tanhs: Tensor, states: Tensor) -> Any:
+        turn = []
+        for x in tf.unstack(inputs(t), turns[1]):
+            z_sigmoids, z_tanh = tf.split(preactivate(x, h), (3 * units, units))
+            sigmoid, g = tf.sigmoid(z_sigmoids), tf.tanh(z_tanh)
+            i, f, o = tf.split(sigmoid, 3)
+            sigmoids, tanhs, states = _push(sigmoids, sigmoid), _push(tanhs, g), _push(states, c)
+            c = f * c + i * g
+            h = tf.cast(o * tf.tanh(c), h.dtype)
+            turn.append(h)
+        return t + 1, h, c, outputs.write(t, tf.stack(turn)), sigmoids, tanhs, states
+
+    empty = tf.raw_ops.EmptyTensorList(element_shape=-1, max_num_elements=-1, element_dtype=tf.float32)
+    outputs = tf.TensorArray(h.dtype, turns[0], element_shape=(turns[1], *h.shape))
+    _, _, c, outputs, *record = tf.while_loop(
+        lambda t, *_: t < turns[0], body, (0, h, c, outputs, empty, empty, empty), parallel_iterations=1
+    )
+    return _stacked(outputs), c, tuple(record)
+
+
+Gradients = tuple[tuple[Tensor, ...], tuple[Tensor, ...]]
+"""Of weights, and of what went in."""
+
+
+def _backward(
+    to_h: Tensor,
+    finish: Callable[[Tensor, Callable[[Tensor], Tensor]], Gradients],
+    record: Sequence[Tensor],
+    d_outputs: Tensor,
+    d_c: Tensor,
+    c_last: Tensor,
+) -> tuple[Tensor, Tensor, tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """The loop backwards, in blocks of steps: dz, the gradient before the gates, is not kept for longer than a block.
+
+    Args:
+        to_h: (H, 4H), as the operands of the products: times dz of a step it is the gradient of the h before it.
+        finish: from dz of a block's steps, (4H, steps * B), and what takes those steps out of a (T, ...), to
+            their share of the weights' gradients, and the gradients of what went in, each (steps, ..., B).
+        record: from `_forward`.
+        d_outputs: (T, H, B), as the operands of the products.
+        d_c: (H, B) float32, of the last c.
+        c_last: (H, B) float32, the last c.
+
+    Returns:
+        The gradients of the first h and c (H, B), of the weights, float32, and of what went in, each (T, ..., B);
+        of h and of what went in as the operands of the products.
+    """
+    batch, operands = d_outputs.shape[2], d_outputs.dtype
+    turns = _in_turns(d_outputs, c_last)
+    per_block = _turns_in_block(turns.shape[0], turns.shape[1] * batch)
+    blocks = turns.shape[0] // per_block
+
+    def block(number: Any, d_h: Tensor, d_c: Tensor, c: Tensor, record: Sequence[Tensor]) -> Any:
+        def turn(t: Tensor, d_h: Tensor, d_c: Tensor, c: Tensor, array: Any, *record: Tensor) -> Any:
+            d_h, d_c, c, dz, record = _turn_back(to_h, turns[number * per_block + t], d_h, d_c, c, record)
+            return t - 1, d_h, d_c, c, array.write(t, dz), *record
+
+        _, d_h, d_c, c, array, *record = tf.while_loop(
+            lambda t, *_: t >= 0,
+            turn,
+            (per_block - 1, d_h, d_c, c, tf.TensorArray(operands, per_block), *record),
+            parallel_iterations=1,
+        )
+        dz = _columns(_stacked(array))
+        shares, found = finish(dz, lambda sequence: tf.reshape(sequence, (blocks, -1, *sequence.shape[1:]))[number])
+        return d_h, d_c, c, shares, found, record
+
+    def block_before(number: Tensor, d_h: Tensor, d_c: Tensor, c: Tensor, sums: Any, arrays: Any, *record: Any) -> Any:
+        d_h, d_c, c, shares, found, record = block(number, d_h, d_c, c, record)
+        sums = tuple(total + share for total, share in zip(sums, shares, strict=True))
+        arrays = tuple(array.write(number, value) for array, value in zip(arrays, found, strict=True))
+        return number - 1, d_h, d_c, c, sums, arrays, *record
+
+    last = blocks - 1
+    d_h, d_c, c, sums, found, record = block(last, tf.zeros_like(d_outputs[0]), d_c, c_last, record)
+    if blocks == 1:
+        return d_h, d_c, sums, found
+    arrays = tuple(tf.TensorArray(operands, blocks).write(last, value) for value in found)
+    _, d_h, d_c, _, sums, arrays, *_ = tf.while_loop(
+        lambda number, *_: number >= 0,
+        block_before,
+        (last - 1, d_h, d_c, c, sums, arrays, *record),
+        parallel_iterations=1,
+    )
+    return d_h, d_c, sums, tuple(map(_stacked, arrays))
+
+
+def _turn_back(
+    to_h: Tensor,
+    d_outputs: Tensor,
+    d_h: Tensor,
+    d_c: Tensor,
+    c: Tensor,
+    record: Sequence[Tensor],
+) -> tuple[Tensor, Tensor, Tensor, Tensor, tuple[Tensor, ...]]:
+    """The steps of one turn of the loop backwards.
+
+    Args:
+        to_h: as in `_backward`.
+        d_outputs: of the turn's steps, (steps, H, B).
+        d_h: of the last step's h, from the steps after it; (H, B) as the operands of the products.
+        d_c: of the last step's c, (H, B) float32.
+        c: of the last step.
+        record: from `_forward`, up to that step.
+
+    Returns:
+        The gradients of the h and c before the turn, that c; the gradients before the gates, (steps, 4H, B), as
+        the operands of the products; and what is left of the record.
+    """
+    (_, units, batch), operands = d_outputs.shape, d_outputs.dtype
+    sigmoids, tanhs, states = record
+    found = []
+    for d_output in reversed(tf.unstack(tf.cast(d_outputs, tf.float32))):
+        sigmoids, sigmoid = _pop(sigmoids, (3 * units, batch))
+        tanhs, g = _pop(tanhs, (units, batch))
+        states, c_before = _pop(states, (units, batch))
+        i, f, o = tf.split(sigmoid, 3)
+        tanh_c = tf.tanh(c)
+        d_h = tf.cast(d_h, tf.float32) + d_output
+        d_c = d_c + tf.raw_ops.TanhGrad(y=tanh_c, dy=d_h * o)
+        dz = tf.concat(
+            [
+                tf.raw_ops.SigmoidGrad(y=i, dy=d_c * g),
+                tf.raw_ops.SigmoidGrad(y=f, dy=d_c * c_before),
+                tf.raw_ops.SigmoidGrad(y=o, dy=d_h * tanh_c),
+                tf.raw_ops.TanhGrad(y=g, dy=d_c * i),
+            ],
+            axis=0,
+        )
+        dz = tf.cast(dz, operands)
+        found.append(dz)
+        d_h = tf.matmul(to_h, dz)
+        d_c, c = d_c * f, c_before
+    return d_h, d_c, c, tf.stack(found[::-1]), (sigmoids, tanhs, states)

@@ -1,0 +1,195 @@
+"""Embedding -> LSTM -> softmax in Keras.
+
+model = CharacterModel(NetworkConfig(98, 64, 256, 1, "lstm"), dropout=0.0, seed=1)
+logits, state = model(ids, model.zero_state(batch_size))
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from charrnn.network.config import GATES, Array, NetworkConfig, state_parts, weight_shapes
+from charrnn.training.backend import keras, tf
+from charrnn.training.layout import STOCK, Layout
+from charrnn.training.lstm import Arranged, FastLSTM, logits_of, lstm_over_ids, lstm_over_vectors
+
+LAYERS = {"lstm": keras.layers.LSTM, "gru": keras.layers.GRU, "rnn": keras.layers.SimpleRNN}
+
+TensorState = list[tuple[Any, ...]]
+"""For each layer its (h, c) of an LSTM or (h,) of a GRU or RNN, each a (B, H) tensor."""
+
+
+def to_numpy(tensor: Any) -> Array:
+    """A copy of a tensor's or variable's values, which later updates do not reach."""
+    return np.array(tf.convert_to_tensor(tensor).numpy())
+
+
+def dropped(outputs: Any, rate: Any, seed: Any) -> Any:
+    """Outputs of which a share is 0 and the others so much larger that the mean stays.
+
+    Dropout of Srivastava et al. (2014, JMLR 15), as `tf.nn.experimental.stateless_dropout` has it, with a mask of
+    16 random bits for each: of those it draws twice as many, and compares them as floats.
+
+    Args:
+        outputs: of any shape that is known.
+        rate: the share, a scalar tensor.
+        seed: two integers that the mask is a function of.
+    """
+    size = math.prod(outputs.shape)
+    words = tf.random.stateless_uniform(((size + 1) // 2,), seed, None, None, tf.uint32)
+    bits = tf.reshape(tf.reshape(tf.bitcast(words, tf.uint16), (-1,))[:size], outputs.shape)
+    kept = bits >= tf.cast(rate * (1 << 16), tf.uint16)
+    return outputs * tf.where(kept, tf.cast(1 / (1 - rate), outputs.dtype), tf.zeros((), outputs.dtype))
+
+
+class CharacterModel(keras.Model):  # type: ignore[misc]  # Keras has no types
+    """The network that is trained: (ids, state) -> (logits, state).
+
+    State is explicit: what a call returns is handed to the next, and no layer keeps any.
+    """
+
+    def __init__(self, config: NetworkConfig, dropout: float, seed: int, layout: Layout = STOCK) -> None:
+        """Build the layers with initial weights that are a function of the seed alone.
+
+        Args:
+            config: the sizes.
+            dropout: the share of each recurrent layer's outputs set to 0 in training.
+            seed: of the initial weights.
+            layout: of the arithmetic.
+        """
+        super().__init__()
+        keras.utils.set_random_seed(seed)
+        self.config = config
+        self.dropout = dropout
+        self._dropout = tf.Variable(dropout, trainable=False)  # the same, where another value needs no new graph
+        self.layout = layout
+        # So that the first layer's projections of the characters, through its Glorot kernel, have variance 1: with
+        # Keras' 0.05, hardly anything of a character reaches the gates until training has made it larger.
+        deviation = math.sqrt((config.embedding + GATES[config.cell] * config.units) / (2 * config.embedding))
+        self.embedding = keras.layers.Embedding(
+            config.vocabulary_size, config.embedding, keras.initializers.RandomNormal(stddev=deviation)
+        )
+        # The stock layers are not unrolled and have no dropout within: what lets Keras choose cuDNN on a GPU.
+        self.recurrent = [
+            FastLSTM(config.units, layout.precision)
+            if layout.fast
+            else LAYERS[config.cell](config.units, return_sequences=True, return_state=True)
+            for _ in range(config.layers)
+        ]
+        self.softmax = keras.layers.Dense(config.vocabulary_size)  # its logits; the loss normalises them
+        self.embedding.build()
+        for index, layer in enumerate(self.recurrent):
+            layer.build((None, None, config.embedding if index == 0 else config.units))
+        self.softmax.build((None, config.units))
+        self.built = True
+
+    def set_dropout(self, dropout: float) -> None:
+        """Change the share that is dropped; graphs that were traced with 0, or where 0 follows, are void."""
+        self.dropout = dropout
+        self._dropout.assign(dropout)
+
+    def zero_state(self, batch_size: int) -> TensorState:
+        """The state at the start of a stream, for B streams."""
+        zeros = tf.zeros((batch_size, self.config.units))
+        return [(zeros,) * len(state_parts(self.config.cell)) for _ in range(self.config.layers)]
+
+    def call(self, ids: Any, state: TensorState, dropout_seed: Any = None) -> tuple[Any, TensorState]:
+        """Read characters.
+
+        Args:
+            ids: (B, T) int32.
+            state: what the call before returned, or `zero_state`.
+            dropout_seed: two integers that the dropout masks are a function of; None drops nothing.
+
+        Returns:
+            Logits of the character after each, (B, T, V), and the state after the last.
+        """
+        logits, state = self._read(tf.transpose(ids), self._arranged(), state, dropout_seed)
+        return tf.transpose(logits, (1, 0, 2)), state
+
+    def loss_sum(
+        self, ids: Any, targets: Any, weights: Any, state: TensorState, dropout_seed: Any = None
+    ) -> tuple[Any, TensorState]:
+        """Weighted sum of the cross-entropies of the targets, in nats, the batch in parts side by side.
+
+        Args:
+            ids: (B, T) int32.
+            targets: (B, T) int32.
+            weights: (B, T) float32, of each target.
+            state: as `call` takes it.
+            dropout_seed: as `call` takes it.
+
+        Returns:
+            The sum, a scalar, and the state after the last character.
+        """
+        parts = min(self.layout.parts, ids.shape[0])
+        sizes = [ids.shape[0] // parts + (part < ids.shape[0] % parts) for part in range(parts)]
+        arranged = self._arranged()
+        split_state = [[tf.split(tensor, sizes) for tensor in layer_state] for layer_state in state]
+        total, states = tf.zeros(()), []
+        for part, (part_ids, part_targets, part_weights) in enumerate(
+            zip(*(tf.split(tf.transpose(tensor), sizes, axis=1) for tensor in (ids, targets, weights)), strict=True)
+        ):
+            seed = None if dropout_seed is None else tf.random.experimental.stateless_fold_in(dropout_seed, part)
+            part_state = [tuple(tensor[part] for tensor in layer_state) for layer_state in split_state]
+            logits, part_state = self._read(part_ids, arranged, part_state, seed)
+            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(part_targets, logits)  # (T, B)
+            total += tf.reduce_sum(losses * part_weights)
+            states.append(part_state)
+        joined = [
+            tuple(tf.concat(tensors, axis=0) for tensors in zip(*layer_states, strict=True))
+            for layer_states in zip(*states, strict=True)
+        ]
+        return total, joined
+
+    def _arranged(self) -> list[Arranged]:
+        """The weights of fast layers, for all parts of the batch."""
+        if not self.layout.fast:
+            return []
+        embedding = tf.convert_to_tensor(self.embedding.embeddings)
+        return [layer.arranged(None if index else embedding) for index, layer in enumerate(self.recurrent)]
+
+    def _read(
+        self, ids: Any, arranged: list[Arranged], state: TensorState, dropout_seed: Any
+    ) -> tuple[Any, TensorState]:
+        """From ids (T, B) to logits (T, B, V)."""
+        fast = self.layout.fast
+        outputs = ids if fast else self.embedding(tf.transpose(ids))  # (B, T, E)
+        new_state: TensorState = []
+        for index, layer in enumerate(self.recurrent):
+            if not fast:
+                outputs, *layer_state = layer(outputs, initial_state=list(state[index]))  # (B, T, H)
+            else:
+                over = lstm_over_vectors if index else lstm_over_ids
+                outputs, *layer_state = over(outputs, arranged[index], *state[index])  # (T, H, B)
+            new_state.append(tuple(layer_state))
+            if self.dropout and dropout_seed is not None:
+                layer_seed = tf.random.experimental.stateless_fold_in(dropout_seed, index)
+                outputs = dropped(outputs, self._dropout, layer_seed)
+        if fast:
+            logits = logits_of(outputs, *map(tf.convert_to_tensor, (self.softmax.kernel, self.softmax.bias)))
+        else:
+            logits = tf.transpose(self.softmax(outputs), (1, 0, 2))
+        return logits, new_state
+
+    @property
+    def named_weights(self) -> dict[str, Any]:
+        """The Keras variables by their names in `config.weight_shapes`, in its order."""
+        variables = [self.embedding.embeddings]
+        for layer in self.recurrent:
+            variables += [layer.cell.kernel, layer.cell.recurrent_kernel, layer.cell.bias]
+        variables += [self.softmax.kernel, self.softmax.bias]
+        return dict(zip(weight_shapes(self.config), variables, strict=True))
+
+    def to_numpy(self) -> dict[str, Array]:
+        """Copies of the weights, as `network.Network` and checkpoints take them."""
+        return {name: to_numpy(variable) for name, variable in self.named_weights.items()}
+
+    def from_numpy(self, weights: Mapping[str, Array]) -> None:
+        """Set the weights to what `to_numpy` gave."""
+        for name, variable in self.named_weights.items():
+            variable.assign(weights[name])
