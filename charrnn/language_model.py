@@ -12,13 +12,14 @@ import numpy.typing as npt
 from charrnn import CharrnnError
 from charrnn.messages import ignore_note
 from charrnn.network.network import Network
+from charrnn.network.scoring import log_probabilities
 from charrnn.runs import checkpoint
 from charrnn.runs.folder import DEFAULT_FOLDER, FOLDER_VARIABLE, find_checkpoint
 from charrnn.runs.records import Checkpoint
-from charrnn.sampling.choice import Choice
-from charrnn.sampling.samples import Request, write_samples
-from charrnn.sampling.streams import READ_CHUNK, beginning
-from charrnn.text.typed import encode_known, encode_prime, encode_stop, normalised
+from charrnn.sampling.choice import TEMPERATURE, Choice
+from charrnn.sampling.samples import LENGTH, LENGTH_ASKED, SEED, Request, write_samples
+from charrnn.sampling.streams import beginning
+from charrnn.text.typed import UNKNOWN, encode_known, encode_prime, encode_stop, normalised
 from charrnn.text.vocabulary import Ids
 
 
@@ -68,8 +69,8 @@ class LanguageModel:
         self,
         prime: str = "",
         *,
-        length: int = 1000,
-        temperature: float = 0.8,
+        length: int = LENGTH_ASKED,
+        temperature: float = TEMPERATURE,
         top_k: int | None = None,
         top_p: float | None = None,
         min_p: float | None = None,
@@ -97,9 +98,9 @@ class LanguageModel:
             CharrnnError: a value out of its range, or characters that the model does not know.
         """
         for name, value, within, allowed in (
-            ("length", length, length >= 0, "0 or more"),
-            ("seed", seed, seed is None or seed >= 0, "0 or more"),
-            ("unknown", unknown, unknown in (None, "skip", "replace"), "'skip' or 'replace'"),
+            ("length", length, length in LENGTH, LENGTH),
+            ("seed", seed, seed is None or seed in SEED, SEED),
+            ("unknown", unknown, unknown in (None, *UNKNOWN), " or ".join(map(repr, UNKNOWN))),
         ):
             if not within:
                 raise CharrnnError(f"{name} is {value!r}, not {allowed}", exit_code=2)
@@ -131,13 +132,8 @@ class LanguageModel:
         """
         before = beginning(self.vocabulary, self._encode(prime))
         new = self._encode(text)
-        ids = np.concatenate([before, new])
-        state = self.network.zero_state()
-        found = [np.zeros(0)]
-        for start in range(0, len(ids) - 1, READ_CHUNK):
-            logarithms, state = self.network.log_probabilities(ids[start : start + READ_CHUNK + 1], state)
-            found.append(logarithms)
-        return Score("".join(self.vocabulary.decode(new)), -np.concatenate(found)[len(before) - 1 :])
+        found = log_probabilities(self.network, np.concatenate([before, new]), len(before))
+        return Score("".join(self.vocabulary.decode(new)), -found)
 
     def _encode(self, text: str) -> Ids:
         vocabulary = self.vocabulary.unrestricted

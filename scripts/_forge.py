@@ -30,7 +30,7 @@ def small_checkpoint(characters: str = '\na"\\\u00e9\U0001f600') -> Checkpoint:
         name: random.normal(0, 0.5, shape).astype(np.float32)
         for name, shape in weight_shapes(settings.network(vocabulary)).items()
     }
-    progress = Progress(100, 10, "float32", 2, 40, 30, 1.25, 4.5, 7, 1.25, 2, "0" * 16)
+    progress = Progress(100, 10, "float32", 2, 40, 30, 1.25, 4.5, 7, 124, 1.25, 2, "0" * 16)
     return Checkpoint(settings, vocabulary, CorpusIdentity("c0ffee00" * 8, 1234), progress, weights, {})
 
 

@@ -27,14 +27,16 @@ def machine() -> str:
     return f"{name}, {os.cpu_count()} cores, {software}"
 
 
-START, END = "<!-- what the script wrote -->", "<!-- its end -->"
+START, END = "<!-- what {} wrote -->", "<!-- its end -->"
+RESULTS = Path(__file__).parent.parent / "docs" / "results.md"
 
 
-def write_results(page: Path, lines: Sequence[str]) -> None:
-    """Put lines between the two marks of a page, in place of those before; a page without marks gets them."""
-    before, _, rest = (page.read_text(encoding="utf-8") if page.exists() else "").partition(START)
+def write_results(page: Path, script: str, lines: Sequence[str]) -> None:
+    """Put lines between the two marks of a script in a page, in place of those before; without marks it gets them."""
+    start = START.format(script)
+    before, _, rest = (page.read_text(encoding="utf-8") if page.exists() else "").partition(start)
     after = rest.partition(END)[2] or "\n"
-    page.write_text(f"{before}{START}\n{chr(10).join(lines)}\n{END}{after}", encoding="utf-8")
+    page.write_text(f"{before}{start}\n{chr(10).join(lines)}\n{END}{after}", encoding="utf-8")
 
 
 def untrained(layers: int, units: int, embedding: int = 64) -> Checkpoint:
@@ -54,7 +56,7 @@ def untrained(layers: int, units: int, embedding: int = 64) -> Checkpoint:
         settings,
         vocabulary,
         CorpusIdentity("0" * 64, 1000),
-        Progress(1, 1, "float32", 1, 1, 1, 3.0, 0.0, 0, 3.0, 2, "0" * 16),
+        Progress(1, 1, "float32", 1, 1, 1, 3.0, 0.0, 0, 100, 3.0, 2, "0" * 16),
         weights,
         {},
     )

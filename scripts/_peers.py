@@ -16,7 +16,8 @@ from _clock import Clock
 from torch import nn
 from torch.nn import functional
 
-from charrnn.planning.defaults import default_settings, dropout_for, machine_speed
+from charrnn.planning.defaults import default_settings, machine_speed
+from charrnn.planning.machine import machine_class, usable_cores
 from charrnn.planning.schedule import Speed, learning_rate_at
 from charrnn.text.corpus import Corpus
 from charrnn.text.windows import steps_per_epoch, validation_streams, windows
@@ -107,11 +108,10 @@ def train_lstm(corpus: Corpus, minutes: float, scored: int) -> None:
     all_cores()
     choose_device("cpu")
     given = {"vocabulary": corpus.vocabulary.kind, "minutes": minutes}
-    settings = default_settings(len(corpus.training), given, machine_speed())
+    settings = default_settings(len(corpus.training), given, machine_speed(machine_class("cpu"), usable_cores()))
     batch_size, seq_length = settings.batch_size, settings.seq_length
     weights = CharacterModel(settings.network(corpus.vocabulary), 0.0, settings.seed).to_numpy()
     weights["softmax.bias"] = log_frequencies(corpus)
-    dropout = settings.dropout  # until the speed is known
     epoch_steps = steps_per_epoch(len(corpus.training), batch_size, seq_length)
     total_steps = epoch_steps  # until the speed is known
 
@@ -121,7 +121,7 @@ def train_lstm(corpus: Corpus, minutes: float, scored: int) -> None:
     def prepare(bfloat16: bool) -> tuple[nn.Module, Update]:
         """The average of the model, which is to be validated, and its update."""
         torch.manual_seed(settings.seed)
-        model = CharacterLSTM(weights, settings.layers, dropout)
+        model = CharacterLSTM(weights, settings.layers, settings.dropout)
         average = copy.deepcopy(model).eval()
         trained = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
         parameters = [weight for _, weight in trained]
@@ -180,7 +180,6 @@ def train_lstm(corpus: Corpus, minutes: float, scored: int) -> None:
 
     bfloat16, seconds = faster(prepare)
     total_steps = Speed(seconds, 0.0, 0.0).steps_within(60 * minutes, batch_size * seq_length, inputs.numel())
-    dropout = dropout_for(len(corpus.training), total_steps / epoch_steps)
     average, update = prepare(bfloat16)
     clock = Clock(validate)
     for step in range(total_steps):

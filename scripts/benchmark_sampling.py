@@ -7,7 +7,7 @@ Every contender lives in a process of its own; they are measured in turn, round 
 machine's moods meet all of them. A first round tries each contender's settings (threads, XLA, oneDNN) and keeps
 the fastest for each shape, for one stream and for 64 at once. All have the same float32 weights and draw from
 softmax(logits / 0.8). Prints a table of each shape, medians with least and most in brackets, and writes them
-into docs/benchmarks_sampling.md.
+into docs/results.md.
 
 The limit of one stream is the time to read the weights that a character needs, once: as fast as one core reads a
 buffer of that size again and again.
@@ -31,7 +31,6 @@ import click
 SHAPES = ((2, 128), (1, 512), (2, 512), (3, 512))  # layers, units
 MANY = 64
 TEMPERATURE = 0.8
-RESULTS = Path(__file__).parent.parent / "docs" / "benchmarks_sampling.md"
 
 Sampler = Callable[[int], Any]
 """Writes so many characters of each stream."""
@@ -83,7 +82,8 @@ def predict_sampler(layers: int, units: int, streams: int, threads: int) -> Samp
     def sample(length: int) -> None:
         ids = np.zeros((streams, 1), np.int32)
         for _ in range(length):
-            distribution = choice.distribution(stock.predict(ids, batch_size=streams, verbose=0))
+            distribution = choice.weights(stock.predict(ids, batch_size=streams, verbose=0).astype(np.float64))
+            distribution /= distribution.sum(axis=-1, keepdims=True)
             ids[:, 0] = (distribution.cumsum(1) > random.random((streams, 1))).argmax(1)
 
     return sample
@@ -261,7 +261,7 @@ class Processes:
 @click.option("--seconds", default=0.4, show_default=True, help="Of each measurement.")
 def main(rounds: int, seconds: float) -> None:
     """Measure, print and write."""
-    from _machine import machine, write_results
+    from _machine import RESULTS, machine, write_results
 
     os.environ["OPENBLAS_NUM_THREADS"] = "1"  # as the command has it
     for name in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):  # they slow OpenBLAS down on some machines
@@ -273,7 +273,7 @@ def main(rounds: int, seconds: float) -> None:
         speeds = measure_shape(processes, shape, rounds, seconds)
         lines += ["", *table(shape, speeds)]
         print("\n".join(lines[-len(CONTENDERS) - 3 :]), flush=True)
-    write_results(RESULTS, lines)
+    write_results(RESULTS, Path(__file__).name, lines)
 
 
 Speeds = dict[tuple[str, int], tuple[dict[str, Any], list[float]]]

@@ -30,7 +30,7 @@ def train(layers: int, units: int, minutes: float, folder: str) -> dict[str, obj
     Returns:
         The seconds of each save, of all from step 0 to the last report, and the size of a checkpoint in bytes.
     """
-    from charrnn.planning.job import Job, plan_training
+    from charrnn.planning.job import Call, Job, plan_training
     from charrnn.training import loop as training
     from charrnn.training.display import ProgressDisplay
 
@@ -44,9 +44,9 @@ def train(layers: int, units: int, minutes: float, folder: str) -> dict[str, obj
 
     training._Training.save = timed  # type: ignore[method-assign]
     given = {"layers": layers, "units": units, "minutes": minutes, "batch_size": 32, "seq_length": 64}
-    job = plan_training([str(TEXT)], given, None, folder, True, None, None, lambda _: None)
+    job = plan_training(Call([str(TEXT)], given, folder, fresh=True), lambda _: None)
     assert isinstance(job, Job)
-    training.train(job, None, None, ProgressDisplay())
+    training.train(job, ProgressDisplay())
     _, *saves, _ = moments  # without step 0 and the final figure
     return {
         "saves": [after - before for before, after in saves],

@@ -7,7 +7,7 @@ Every contender runs in a process of its own, round after round in turn, so that
 all of them. Each makes whole updates (forward, backward, clipping, Adam) with carried state on random
 characters; "charrnn train" is the whole command on a text of such, at the speed that it reports, which is that
 of its updates without validations and saving. Prints a table, medians with least and most in brackets, and
-writes it into docs/benchmarks.md.
+writes it into docs/results.md.
 
 The limit is an update's matrix products and nothing else: of each layer and step of time one forwards and
 one backwards, of each layer one for its weights' gradient, and the softmax layer's three; in parts of the
@@ -43,7 +43,6 @@ SHAPES = {  # layers, units: batch size, sequence length
     (2, 512): (64, 128),
     (3, 512): (64, 128),
 }
-RESULTS = Path(__file__).parent.parent / "docs" / "benchmarks.md"
 CONTENDERS = (
     "charrnn, float32", "charrnn, auto", "charrnn train", "Keras fit", "PyTorch float32", "PyTorch bfloat16", "limit",
 )  # fmt: skip
@@ -69,7 +68,8 @@ def run_charrnn(layers: int, units: int, batch: int, length: int, precision: str
     """Charrnn's own update, laid out as `charrnn train` lays it out."""
     import numpy as np
 
-    from charrnn.planning.defaults import default_settings
+    from charrnn.planning.defaults import default_settings, precision_for
+    from charrnn.planning.machine import machine_class
     from charrnn.text.corpus import Corpus
     from charrnn.text.vocabulary import Vocabulary
     from charrnn.training.backend import choose_device
@@ -85,7 +85,9 @@ def run_charrnn(layers: int, units: int, batch: int, length: int, precision: str
             "seq_length": length, "dropout": 0.0, "precision": precision, "epochs": 1,
         },
     )  # fmt: skip
-    layout = choose_layout(choose_device("cpu"), settings, None)
+    if precision == "auto":
+        precision = precision_for(machine_class("cpu"), units)
+    layout = choose_layout(choose_device("cpu"), settings, precision, None)
     from charrnn.training.trainer import Trainer
 
     trainer = Trainer(settings, corpus, layout)
@@ -259,7 +261,7 @@ def main(rounds: int, seconds: float, one: tuple[str, int, int] | None) -> None:
     if one is not None:
         print(json.dumps(run(*one, seconds)))
         return
-    from _machine import machine, write_results
+    from _machine import RESULTS, machine, write_results
 
     lines = [
         f"{machine()}; medians of {rounds}, least and most in brackets",
@@ -294,7 +296,7 @@ def main(rounds: int, seconds: float, one: tuple[str, int, int] | None) -> None:
                 f"| {'' if None in memory else f'{statistics.median(memory):,.0f}'} | {results[name][0]['detail']} |"
             )
             print(lines[-1], flush=True)
-    write_results(RESULTS, lines)
+    write_results(RESULTS, Path(__file__).name, lines)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
     OPENBLAS_NUM_THREADS=1 python scripts/fork_numpy.py
 
 OpenBLAS, which NumPy brings, has locks that a fork copies as they are at that moment. The child's first product
-waits for them if another thread of the parent had them. docs/sampling.md says what to do instead.
+waits for them if another thread of the parent had them. docs/python.md says what to do instead.
 """
 
 from __future__ import annotations

@@ -9,9 +9,11 @@ over all positions; nats per character. nanoGPT samples such windows at random, 
 from __future__ import annotations
 
 import click
+import numpy as np
 
 from charrnn import CharrnnError
 from charrnn.network.network import Network
+from charrnn.network.scoring import log_probabilities
 from charrnn.runs import checkpoint
 from charrnn.runs.folder import DEFAULT_FOLDER, find_checkpoint
 from charrnn.text.corpus import read_corpus
@@ -35,8 +37,8 @@ def main(text: str, checkpoints: tuple[str, ...]) -> None:
             network = Network(trained.config, trained.weights)
             part = corpus.ids[corpus.validation_start :]
             starts = range(0, len(part) - WINDOW, WINDOW)
-            losses = (network.loss(part[start : start + WINDOW + 1], network.zero_state())[0] for start in starts)
-            mean = sum(losses) / max(1, len(starts) * WINDOW)
+            scored = (log_probabilities(network, part[start : start + WINDOW + 1], 1) for start in starts)
+            mean = -sum(map(np.sum, scored)) / max(1, len(starts) * WINDOW)
             one_pass = trained.progress.final_loss
             click.echo(
                 f"{where}: one pass {'not made' if one_pass is None else f'{one_pass:.4f}'}, "

@@ -23,7 +23,7 @@ each warmed up on the 256 characters before it; the transformer in windows of it
 nothing, as nanoGPT does it, or overlapping by half with only the last half scored, whichever is lower; the listing on
 2,000 characters, spread evenly, each with the 100 before it.
 
-Writes a table beside the picture that --out names (.md), and the curves (.csv).
+Writes a table into docs/results.md, or beside the picture that --out names (.md), and the curves (.csv).
 """
 
 from __future__ import annotations
@@ -67,24 +67,27 @@ Curve = list[dict[str, float]]
 
 def train_charrnn(corpus: Corpus, minutes: float) -> None:
     """Train as `charrnn train --minutes` does, and print the losses."""
-    from charrnn.planning.defaults import default_settings, dropout_for, machine_speed
+    from charrnn.planning.defaults import default_settings, machine_speed, precision_for
+    from charrnn.planning.machine import machine_class, usable_cores
     from charrnn.planning.schedule import learning_rate_at, trial_seconds
     from charrnn.training.backend import choose_device
     from charrnn.training.layout import choose_layout
     from charrnn.training.trainer import Trainer
 
     given = {"vocabulary": corpus.vocabulary.kind, "minutes": minutes}
-    settings = default_settings(len(corpus.training), given, machine_speed())
-    trainer = Trainer(settings, corpus, choose_layout(choose_device("cpu"), settings, None))
+    machine = machine_class("cpu")
+    settings = default_settings(len(corpus.training), given, machine_speed(machine, usable_cores()))
+    precision = precision_for(machine, settings.units)
+    trainer = Trainer(settings, corpus, choose_layout(choose_device("cpu"), settings, precision, None))
     scored = validation_streams(corpus.ids, corpus.validation_start, settings.seq_length, limit=SCORED)
     update, total_steps = trainer.update, None
 
     def validate() -> float:
-        planned_with, trainer._validation = trainer._validation, scored
+        planned_with, trainer.validation = trainer.validation, scored
         try:
             return trainer.validate()
         finally:
-            trainer._validation = planned_with
+            trainer.validation = planned_with
 
     def timed_update(step: int, *arguments: Any) -> float:
         loss = update(step, *arguments)
@@ -93,11 +96,10 @@ def train_charrnn(corpus: Corpus, minutes: float) -> None:
 
     trainer.update = timed_update  # type: ignore[method-assign]
     clock = Clock(validate)
-    losses, speed = trainer.begin(trial_seconds(60 * minutes))
+    losses, speed = trainer.begin(1, trial_seconds(60 * minutes))  # the clock does without a final pass
     total_steps = len(losses) + speed.steps_within(
         60 * minutes - clock.seconds, trainer.characters_per_step, trainer.validation_characters
     )
-    trainer.set_dropout(dropout_for(len(corpus.training), total_steps / trainer.steps_per_epoch))
     batches = trainer.batches(len(losses))
     for step in range(len(losses), total_steps):
         trainer.update(step, learning_rate_at(step, total_steps, settings.learning_rate), next(batches))
@@ -226,7 +228,7 @@ def main(text: str, minutes: float, out: Path, one: str | None) -> None:
     if importlib.util.find_spec("torch") is None:
         raise click.ClickException("PyTorch, one of the contenders, is missing: python -m pip install torch==2.13.0")
     from _loss_picture import draw
-    from _machine import machine, write_results
+    from _machine import RESULTS, machine, write_results
 
     contenders = {
         f"charrnn, {minutes:g} min": ("charrnn", minutes),
@@ -248,7 +250,7 @@ def main(text: str, minutes: float, out: Path, one: str | None) -> None:
         *comparison(curves),
     ]
     print("\n".join(lines))
-    write_results(out.with_suffix(".md"), lines)
+    write_results(RESULTS if out == PICTURE else out.with_suffix(".md"), Path(__file__).name, lines)
     with open(out.with_suffix(".csv"), "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["contender", "seconds", "step", "loss"])

@@ -1,4 +1,4 @@
-"""Train for so many updates with a recipe of your own: what the search in docs/quality.md was made with.
+"""Train for so many updates with a recipe of your own: what the search in docs/diary/quality.md was made with.
 
     python scripts/try_recipe.py tinyshakespeare.txt layers=2 units=384 dropout=0.4 updates=9900
 
@@ -101,11 +101,13 @@ def main(text: str, recipe: tuple[str, ...], core: int) -> None:
 
         update_seed: Any = None  # while an update is made
 
-        def loss_sum(self, ids: Any, targets: Any, weights: Any, state: Any, dropout_seed: Any = None) -> Any:
+        def loss_sum(
+            self, ids: Any, targets: Any, weights: Any, state: Any, dropout_seed: Any = None, exact: bool = False
+        ) -> Any:
             self.update_seed = dropout_seed
-            return super().loss_sum(ids, targets, weights, state, dropout_seed)
+            return super().loss_sum(ids, targets, weights, state, dropout_seed, exact)
 
-        def _arranged(self) -> list[Any]:
+        def _arranged(self, exact: bool) -> list[Any]:
             rows = tf.convert_to_tensor(self.embedding.embeddings)
             if tried["row_drop"] and self.update_seed is not None:
                 rows = drop(rows, tried["row_drop"], fold(self.update_seed, 77), noise_shape=(rows.shape[0], 1))
@@ -116,7 +118,7 @@ def main(text: str, recipe: tuple[str, ...], core: int) -> None:
                 if tried["weight_drop"] and self.update_seed is not None:
                     recurrent = drop(recurrent, tried["weight_drop"], fold(self.update_seed, 100 + index))
                 added, kernels = (bias, [kernel, recurrent]) if index else (tf.matmul(rows, kernel) + bias, [recurrent])
-                arranged.append(arrange(added, kernels, layer.operands))
+                arranged.append(arrange(added, kernels, tf.float32 if exact else layer.operands))
             return arranged
 
         def _read(self, ids: Any, arranged: list[Any], state: Any, dropout_seed: Any) -> Any:
@@ -144,7 +146,7 @@ def main(text: str, recipe: tuple[str, ...], core: int) -> None:
     trainer = training.Trainer(settings, corpus, Layout(True, given["precision"], 1))
     trainer.optimizer.beta_2 = tried["beta_2"]
     part = len(corpus.ids) - corpus.validation_start
-    trainer._validation = validation_streams(corpus.ids, corpus.validation_start, settings.seq_length, limit=part)
+    trainer.validation = validation_streams(corpus.ids, corpus.validation_start, settings.seq_length, limit=part)
     click.echo(f"{Path(text).name} {' '.join(recipe)}")
     batches, losses, began = trainer.batches(0), [], time.monotonic()
     for step in range(tried["updates"]):
@@ -152,19 +154,19 @@ def main(text: str, recipe: tuple[str, ...], core: int) -> None:
         if 10 * (step + 1) // tried["updates"] > 10 * step // tried["updates"]:
             click.echo(
                 f"update {step + 1:,}  epoch {(step + 1) / trainer.steps_per_epoch:.2f}  "
-                f"train {sum(losses) / len(losses):.4f}  val {trainer._validation_loss():.4f}  "
-                f"average {trainer.validate():.4f}  {(time.monotonic() - began) / 60:.1f} min"
+                f"train {sum(losses) / len(losses):.4f}  val {trainer.validate():.4f}  "
+                f"{(time.monotonic() - began) / 60:.1f} min"
             )
             losses = []
     # By the model itself: the NumPy network knows nothing of what is only tried.
-    trainer._validation = validation_streams(
+    trainer.validation = validation_streams(
         corpus.ids, corpus.validation_start, settings.seq_length, limit=part, streams=1
     )
     one_pass = trainer.validate()
     starts = np.arange(corpus.validation_start, len(corpus.ids) - WINDOW, WINDOW)
     positions = starts[:, None] + np.arange(WINDOW)
     inputs, targets = (corpus.ids[positions + shift].astype(np.int32) for shift in (0, 1))
-    trainer._validation = inputs, targets, np.ones(inputs.shape, np.float32)
+    trainer.validation = inputs, targets, np.ones(inputs.shape, np.float32)
     click.echo(f"one pass {one_pass:.4f}  nanoGPT's protocol {trainer.validate():.4f}")
 
 

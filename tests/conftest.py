@@ -119,7 +119,7 @@ def chain_model(vocabulary: Vocabulary, text: str, noise: float = 0.0) -> Checkp
     weights["softmax.kernel"] = np.random.default_rng(0).normal(0, noise, (size, size)).astype(np.float32)
     ids = list(text.encode("utf-8", "surrogateescape") if vocabulary.kind == "bytes" else vocabulary.encode(text))
     weights["softmax.kernel"][ids, [*ids[1:], ids[0]]] = 5
-    progress = Progress(1, 1, "float32", 1, 1, 1, 3.0, 0.0, 0, 3.0, 1, "0" * 16)
+    progress = Progress(1, 1, "float32", 1, 1, 1, 3.0, 0.0, 0, 100, 3.0, 1, "0" * 16)
     return Checkpoint(settings, vocabulary, CorpusIdentity("0" * 64, 1000), progress, weights, {})
 
 

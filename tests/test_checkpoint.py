@@ -16,8 +16,8 @@ from safetensors.numpy import save as safetensors_save
 from charrnn import CharrnnError
 from charrnn.files import write_atomically
 from charrnn.network.config import weight_shapes
-from charrnn.runs.checkpoint import checksum, from_bytes, load, to_bytes
-from charrnn.runs.records import Checkpoint, CorpusIdentity, Progress, Settings, training_shapes
+from charrnn.runs.checkpoint import checksum, from_bytes, load, read_head, to_bytes
+from charrnn.runs.records import FORMAT_VERSION, Checkpoint, CorpusIdentity, Progress, Settings, training_shapes
 from charrnn.text.vocabulary import Vocabulary
 
 SETTINGS = Settings(
@@ -25,7 +25,7 @@ SETTINGS = Settings(
     batch_size=3, seq_length=8, learning_rate=0.005, epochs=2, minutes=None, seed=7, precision="auto",
     init_from="beef" * 16,
 )  # fmt: skip
-PROGRESS = Progress(100, 10, "float32", 2, 37, 30, 1.25, 4.5, 7, None, 2, "c0ffee" + "0" * 10)
+PROGRESS = Progress(100, 10, "float32", 2, 37, 30, 1.25, 4.5, 7, 124, None, 2, "c0ffee" + "0" * 10)
 
 
 def make(
@@ -280,13 +280,30 @@ def test_a_link_in_the_temporary_files_place_is_not_followed(tmp_path: Path) -> 
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["loss.png", "victim"]
 
 
-def test_each_format_ever_written_is_read_and_written_again_to_the_same_bytes() -> None:
-    """The file is of the last charrnn that wrote format 2; its model knows, and writes, all of its vocabulary."""
-    data = (Path(__file__).parent / "data" / "format_2.safetensors").read_bytes()
+@pytest.mark.parametrize("version", [2, 3])
+def test_each_format_ever_written_is_read_and_written_again_to_the_same_bytes(version: int) -> None:
+    """Each file is of the last charrnn that wrote this format; all of the validation part was scored then."""
+    data = (Path(__file__).parent / "data" / f"format_{version}.safetensors").read_bytes()
     found = from_bytes(data)
-    assert (found.format, found.vocabulary) == (2, Vocabulary.ascii())
+    assert found.format == version
+    assert (found.vocabulary == Vocabulary.ascii()) == (version == 2)  # which a model of format 2 knows all of
+    assert found.progress.final_characters == found.corpus.validation_characters
     assert to_bytes(found) == data
     assert json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]["charrnn"].count(
         checksum(found)
     )
-    assert from_bytes(to_bytes(dataclasses.replace(found, format=3))).format == 3
+    assert from_bytes(to_bytes(dataclasses.replace(found, format=FORMAT_VERSION))).format == FORMAT_VERSION
+
+
+def test_a_head_is_read_without_the_tensors(tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(GOOD)
+    whole = load(path)
+    path.write_bytes(GOOD[:-8] + b"damaged!")
+    head = read_head(path)
+    assert (head.settings, head.progress, head.corpus) == (whole.settings, whole.progress, whole.corpus)
+    with pytest.raises(CharrnnError, match="the checksum differs"):
+        load(path)
+    path.write_bytes(GOOD[:-8])
+    with pytest.raises(CharrnnError, match="the file ends before its last tensor does"):
+        read_head(path)

@@ -79,7 +79,8 @@ def test_whatever_operation_of_a_save_fails_the_old_or_the_new_checkpoint_is_the
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, states: list[list[bytes]], error: int, times: float
 ) -> None:
     operations = operations_of_a_save(tmp_path / "all", monkeypatch)
-    assert sum(operation.startswith(("open .", "write .", "fsync .", "replace .")) for operation in operations) == 12
+    for verb in ("open .", "write .", "fsync .", "replace ."):  # of each of the three files
+        assert sum(operation.startswith(verb) for operation in operations) >= 3
     failed = 0
     for first in range(1, len(operations) + 1):
         run = save_old(tmp_path / str(first))

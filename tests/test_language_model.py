@@ -27,7 +27,7 @@ def model(trained: Path) -> LanguageModel:
     return library.load(trained / "checkpoints" / "small")
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/sampling.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/python.md"])
 def test_the_examples_of_the_documentation_run(trained: Path, tmp_path: Path, page: str) -> None:
     shutil.copytree(trained / "checkpoints" / "small", tmp_path / "checkpoints" / "tales")
     [code] = re.findall(r"^```python\n(.*?)^```$", (PROJECT / page).read_text(encoding="utf-8"), re.S | re.M)

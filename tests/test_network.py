@@ -10,6 +10,7 @@ import pytest
 
 from charrnn.network.config import NetworkConfig, weight_shapes
 from charrnn.network.network import Network
+from charrnn.network.scoring import CHUNK, log_probabilities
 from charrnn.text.vocabulary import Ids
 
 CELLS = ("lstm", "gru", "rnn")
@@ -89,8 +90,21 @@ def test_loss_is_the_cross_entropy_of_keras_and_adds_up_over_pieces() -> None:
     ids: Ids = np.random.default_rng(3).integers(0, 40, 101).astype(np.uint8)
     logits, _ = network.forward(ids[None, :-1], network.zero_state())
     expected = keras.losses.sparse_categorical_crossentropy(ids[1:].astype(np.int32), logits[0], from_logits=True)
-    whole, _ = network.loss(ids, network.zero_state())
-    assert whole == pytest.approx(float(np.sum(expected)), rel=1e-5)
-    first, state = network.loss(ids[:61], network.zero_state())
-    second, _ = network.loss(ids[60:], state)
-    assert first + second == pytest.approx(whole, rel=1e-6)
+    whole, _ = network.log_probabilities(ids, network.zero_state())
+    assert -whole.sum() == pytest.approx(float(np.sum(expected)), rel=1e-5)
+    first, state = network.log_probabilities(ids[:61], network.zero_state())
+    second, _ = network.log_probabilities(ids[60:], state)
+    np.testing.assert_allclose([*first, *second], whole, rtol=1e-5)
+
+
+@pytest.mark.parametrize("length", [1, 2, CHUNK, CHUNK + 1, CHUNK + 2, 2 * CHUNK + 30])
+@pytest.mark.parametrize("before", [1, 40])
+def test_a_text_is_scored_in_pieces_as_it_is_in_one(length: int, before: int) -> None:
+    config = NetworkConfig(40, 8, 16, 1, "gru")
+    network = Network(config, random_weights(config))
+    ids: Ids = np.random.default_rng(3).integers(0, 40, before + length - 1).astype(np.uint8)
+    told: list[int] = []
+    found = log_probabilities(network, ids, before, told.append)
+    expected, _ = network.log_probabilities(ids, network.zero_state())
+    np.testing.assert_allclose(found, expected[before - 1 :], rtol=1e-5)
+    assert sum(told) == len(found) == length - 1

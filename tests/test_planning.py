@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from charrnn import CharrnnError
-from charrnn.planning.defaults import default_settings, machine_speed
-from charrnn.planning.job import Job, plan_training
+from charrnn.planning import machine
+from charrnn.planning.defaults import default_settings, final_characters_for, machine_speed, precision_for
+from charrnn.planning.job import Call, Job, plan_training
 from charrnn.text.windows import steps_per_epoch
 
 GIVEN = {"vocabulary": "ascii"}
@@ -17,7 +20,7 @@ GIVEN = {"vocabulary": "ascii"}
 def plan(
     file: Path, name: str | None, folder: str, device: str | None = None, save_every: float | None = None
 ) -> Job | str:
-    return plan_training([str(file)], {}, name, folder, False, device, save_every, print)
+    return plan_training(Call([str(file)], {}, folder, name, False, device, save_every), print)
 
 
 @pytest.mark.parametrize("characters", [64, 100, 1_000, 10_000, 75_000, 300_000, 1_000_000, 10**9])
@@ -75,7 +78,58 @@ def test_a_slower_machine_gets_the_network_and_the_dropout_of_a_shorter_time() -
 
     assert chosen(1, 1) != chosen(1, 0.25) == chosen(0.25, 1)
     assert chosen(10, 1) != chosen(10, 0.1) == chosen(1, 1)
-    assert 0.001 < machine_speed() < 1000
+
+
+@pytest.mark.parametrize(
+    ("flags", "found"),
+    [("fma avx2", "other"), ("avx2 avx512f", "avx512"), ("avx512f avx512_bf16", "bfloat16"), (None, "other")],
+)
+def test_the_class_of_a_machine_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: str | None, found: str
+) -> None:
+    if flags is not None:
+        (tmp_path / "cpuinfo").write_text(
+            f"model name\t: a CPU with avx512ish parts\nflags\t\t: fpu {flags} sse\n\n" * 2
+        )
+    monkeypatch.setattr(machine, "CPUINFO", tmp_path / "cpuinfo")
+    monkeypatch.setattr(machine, "NVIDIA", tmp_path / "absent")
+    assert machine.machine_class() == machine.machine_class("cpu") == found
+
+
+def test_more_cores_and_a_better_class_count_as_more_time() -> None:
+    speeds = [machine_speed(name, 2) for name in ("other", "avx512", "bfloat16", "gpu")]
+    assert speeds == sorted(set(speeds))
+    assert machine_speed("avx512", 1) < machine_speed("avx512", 4) == machine_speed("avx512", 64)
+    assert [precision_for(name, 256) for name in ("other", "bfloat16", "gpu")] == ["float32", "bfloat16", "float32"]
+
+
+def test_twenty_starts_choose_the_same_beside_a_busy_program(tmp_path: Path) -> None:
+    (tmp_path / "x.txt").write_text("A ferry leaves at six. " * 30_000)
+    code = (
+        "from charrnn.planning.job import Call, plan_training\n"
+        "job = plan_training(Call(['x.txt'], {'minutes': 1.0}, 'runs'), lambda _: None)\n"
+        "print(job.settings, job.precision, job.final_characters)"
+    )
+    chosen = []
+    for busy in (False, True):
+        with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as program:
+            if not busy:
+                program.kill()
+            for _ in range(10):
+                chosen.append(subprocess.check_output([sys.executable, "-c", code], cwd=tmp_path, text=True))
+            program.kill()
+    assert len(set(chosen)) == 1
+
+
+@pytest.mark.parametrize(
+    ("characters", "minutes", "scored"),
+    [(8_000, 0.01, 8_000), (20_000, 0.01, 20_000), (111_540, 1.0, 111_540), (10_000_000, 0.5, 500_000)],
+)
+def test_a_large_validation_part_is_scored_as_far_as_the_time_allows(
+    characters: int, minutes: float, scored: int
+) -> None:
+    settings = default_settings(9 * characters, {**GIVEN, "minutes": minutes})
+    assert final_characters_for(characters, settings, minutes) == scored
 
 
 def test_minutes_take_the_place_of_epochs() -> None:

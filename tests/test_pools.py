@@ -30,7 +30,7 @@ if __name__ == "__main__":
     def generate_all_the_time():
         pieces = model.generate("The ", length=10**9, seed=1)
         while next(pieces) and not over.is_set():
-            if METHOD == "fork":  # not within a product of NumPy's: there it may wait for ever, see docs/sampling.md
+            if METHOD == "fork":  # not within a product of NumPy's: there it may wait for ever, see docs/python.md
                 over.wait()
 
     thread = threading.Thread(target=generate_all_the_time)

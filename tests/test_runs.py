@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from charrnn import CharrnnError
+from charrnn.runs import history
 from charrnn.runs.folder import Run, all_runs, find_checkpoint, find_run, run_named
 from charrnn.runs.history import Report
 
@@ -26,9 +27,9 @@ def make(folder: Path, name: str, age: float, *files: str) -> Run:
 
 def test_history_is_read_as_it_was_written(tmp_path: Path) -> None:
     run = make(tmp_path, "a", 0)
-    run.write_history([])
+    run.history.write_bytes(history.to_bytes([]))
     assert run.read_history() == []
-    run.write_history(REPORTS)
+    run.history.write_bytes(history.to_bytes(REPORTS))
     assert run.read_history() == REPORTS
 
 

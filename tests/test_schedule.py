@@ -46,5 +46,5 @@ def test_steps_with_their_validations_and_the_final_pass_fill_the_time() -> None
     steps = speed.steps_within(300, 2048, 60_000)
     needed = steps * 0.05 + steps / validation_interval(steps, 2048, 60_000) * 1.0 + 10
     assert 0.95 * 300 < needed < 300
-    assert Speed(0.05, 1.0, final_pass=1e6).steps_within(300, 2048, 60_000) > 0.4 * 300 / 0.05
+    assert Speed(0.05, 1.0, final_pass=1e6).steps_within(300, 2048, 60_000) == 1
     assert Speed(1e3, 1.0, 1.0).steps_within(1, 2048, 60_000) == 1

@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import PROJECT, SMALL, Command, environment
+from conftest import SMALL, Command, environment
 from faults import SHIMS
 
 from charrnn.network.network import Network
 from charrnn.planning.schedule import PATIENCE
-from charrnn.runs import checkpoint
+from charrnn.runs import checkpoint, history
 from charrnn.runs.folder import Run
 from charrnn.runs.history import Report
 from charrnn.text.corpus import read_corpus
@@ -66,9 +66,9 @@ def test_the_final_figure_is_one_sequential_pass_over_the_whole_part(trained: Pa
     corpus = read_corpus(read_bytes([str(trained / "small.txt")]))
     start = corpus.validation_start
     network = Network(best.config, best.weights)
-    _, state = network.loss(corpus.ids[start - 1 - WARM_UP : start], network.zero_state())
-    loss, _ = network.loss(corpus.ids[start - 1 :], state)
-    assert best.progress.final_loss == pytest.approx(loss / (len(corpus.ids) - start), rel=1e-6)
+    logarithms, _ = network.log_probabilities(corpus.ids[start - 1 - WARM_UP :], network.zero_state())
+    assert best.progress.final_loss == pytest.approx(-logarithms[WARM_UP:].mean(), rel=1e-6)
+    assert best.progress.final_characters == len(corpus.ids) - start
     # It differs from the parallel streams' figure by their cold starts only.
     assert best.progress.final_loss == pytest.approx(best.progress.best_loss, abs=0.1)
 
@@ -246,7 +246,7 @@ def test_history_after_the_checkpoint_is_cut(tmp_path: Path, charrnn: Command, t
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=60)
     ghost = Report(10**6, 1e4, 0.1, 0.1, 0.1, 1e5, 1.0)
-    run.write_history([*run.read_history(), ghost])
+    run.history.write_bytes(history.to_bytes([*run.read_history(), ghost]))
     assert charrnn("train", "small.txt").returncode == 0
     assert all(report.step < 10**6 for report in run.read_history())
 
@@ -365,21 +365,6 @@ def test_minutes_are_kept(tmp_path: Path, charrnn: Command, tales: str) -> None:
     assert saved.settings.minutes == 0.15
     assert saved.settings.epochs is None
     assert saved.progress.step == saved.progress.total_steps > 20
-
-
-def test_dropout_follows_from_the_updates_that_fit_into_the_minutes(tmp_path: Path, charrnn: Command) -> None:
-    """Not from how many were guessed before the speed was known."""
-    text = PROJECT / "data" / "tales.txt"
-    network = ("--units", "32", "--embedding", "16", "--precision", "float32")
-    result = charrnn("train", text, *network, "--minutes", "0.1")
-    assert result.returncode == 0, result.stderr
-    saved = checkpoint.load(tmp_path / "checkpoints/tales/last.safetensors")
-    trained_on = saved.progress.total_steps * saved.settings.batch_size * saved.settings.seq_length
-    characters = 0.9 * saved.corpus.characters
-    passes = max(1, trained_on / characters)  # where the machine is busy it may not come to one
-    share = 0.1 * math.log2(passes * math.sqrt(1e6 / characters)) - 0.05
-    assert saved.settings.dropout == pytest.approx(min(0.6, max(0, share)), abs=0.02)
-    assert checkpoint.load(tmp_path / "checkpoints/tales/best.safetensors").settings == saved.settings
 
 
 def test_a_file_of_twenty_lines_trains_and_a_shorter_one_is_told_the_minimum(tmp_path: Path, charrnn: Command) -> None:

@@ -13,7 +13,7 @@ import pytest
 from conftest import PROJECT, Command, chain_model, environment, same_files
 
 from charrnn.network.network import Network
-from charrnn.planning.job import Job, plan_training
+from charrnn.planning.job import Call, Job, plan_training
 from charrnn.runs import checkpoint
 from charrnn.runs.folder import Run
 from charrnn.runs.records import Checkpoint
@@ -107,7 +107,7 @@ def test_of_a_fixed_vocabulary_everything_is_taken_over(tmp_path: Path, kind: st
 
 def plan(folder: Path, **given: str) -> Job:
     (folder / "x.txt").write_text("cab " * 100)
-    job = plan_training([str(folder / "x.txt")], given, None, str(folder / "runs"), False, None, None, lambda _: None)
+    job = plan_training(Call([str(folder / "x.txt")], given, str(folder / "runs")), lambda _: None)
     assert isinstance(job, Job)
     return job
 

@@ -10,9 +10,10 @@ import click
 
 from charrnn import CharrnnError
 from charrnn.messages import one_line
+from charrnn.ranges import Range
 
 
-class FiniteRange(click.FloatRange):
+class _FiniteRange(click.FloatRange):
     """A FloatRange that refuses nan and inf, which compare as if they were within it."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
@@ -21,6 +22,14 @@ class FiniteRange(click.FloatRange):
         if not math.isfinite(number):
             self.fail(f"{value} is not a finite number.", param, ctx)
         return number
+
+
+def number(allowed: Range, kind: type = float) -> click.IntRange | _FiniteRange:
+    """The type of an option whose values are the floats, or the integers, of a range."""
+    most = None if allowed.most == math.inf else allowed.most
+    if kind is int:
+        return click.IntRange(int(allowed.least), None if most is None else int(most))
+    return _FiniteRange(allowed.least, most, allowed.above, allowed.below)
 
 
 class ExperimentOption(click.Option):

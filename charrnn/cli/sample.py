@@ -10,9 +10,16 @@ from itertools import repeat
 
 import click
 
-from charrnn.cli.options import PATH, Command, FiniteRange, complete_run, debug_option, folder_option
+from charrnn.cli.options import PATH, Command, complete_run, debug_option, folder_option, number
 from charrnn.messages import say, show_reading
+from charrnn.network.network import Network
+from charrnn.runs.checkpoint import load
+from charrnn.runs.folder import find_checkpoint
+from charrnn.sampling import output
+from charrnn.sampling.choice import RANGES, TEMPERATURE, Choice
+from charrnn.sampling.samples import COUNT, LENGTH, LENGTH_ASKED, SEED, Request, write_samples
 from charrnn.stdout import errors_for_stdout, write_text
+from charrnn.text.typed import UNKNOWN, encode_prime, encode_stop, read_prime, unescaped
 
 
 def _as_utf8(_: click.Context, __: click.Parameter, text: str | None) -> str | None:
@@ -33,8 +40,8 @@ def _as_utf8(_: click.Context, __: click.Parameter, text: str | None) -> str | N
 @click.option("--prime-file", type=PATH, metavar="PATH", help="File with the text to continue; - is standard input.")
 @click.option(
     "--length",
-    type=click.IntRange(0, 10**12),
-    default=1000,
+    type=number(LENGTH, int),
+    default=LENGTH_ASKED,
     show_default=True,
     help="New characters (code points); of a model of raw bytes, bytes.",
 )
@@ -45,34 +52,36 @@ def _as_utf8(_: click.Context, __: click.Parameter, text: str | None) -> str | N
 )
 @click.option(
     "--count",
-    type=click.IntRange(1, 10**9),
+    type=number(COUNT, int),
     default=1,
     show_default=True,
     help="Samples.  After each comes the text of --stop or else a line with % alone.",
 )
 @click.option(
     "--temperature",
-    type=FiniteRange(min=0),
-    default=0.8,
+    type=number(RANGES["temperature"]),
+    default=TEMPERATURE,
     show_default=True,
     help="Below 1 plays safer, above 1 wilder; 0 always takes the likeliest.",
 )
-@click.option("--top-k", type=click.IntRange(min=1), help="Choose among the K likeliest characters only.")
+@click.option("--top-k", type=number(RANGES["top_k"], int), help="Choose among the K likeliest characters only.")
 @click.option(
     "--top-p",
-    type=FiniteRange(0, 1, min_open=True),
+    type=number(RANGES["top_p"]),
     help="Choose among the likeliest that together have probability P only.",
 )
-@click.option("--min-p", type=FiniteRange(0, 1), help="Choose among those at least P times as likely as the likeliest.")
+@click.option(
+    "--min-p", type=number(RANGES["min_p"]), help="Choose among those at least P times as likely as the likeliest."
+)
 @click.option(
     "--seed",
-    type=click.IntRange(min=0),
+    type=number(SEED, int),
     help="The same seed gives the same text. Sample K of --count has the seed that is K - 1 above.  "
     "[default: a fresh one]",
 )
 @click.option(
     "--unknown",
-    type=click.Choice(["skip", "replace"]),
+    type=click.Choice(UNKNOWN),
     help="Leave out or replace characters of the prime that the model does not know.  [default: refuse]",
 )
 @click.option("--interactive", is_flag=True, help="Ask for beginnings at a prompt; :help there says what else.")
@@ -116,14 +125,6 @@ def sample(
 
     --temperature, --top-k, --top-p and --min-p apply in this order.
     """
-    from charrnn.network.network import Network
-    from charrnn.runs.checkpoint import load
-    from charrnn.runs.folder import find_checkpoint
-    from charrnn.sampling import output
-    from charrnn.sampling.choice import Choice
-    from charrnn.sampling.samples import Request, write_samples
-    from charrnn.text.typed import encode_prime, encode_stop, read_prime, unescaped
-
     if ctx.args:
         raise click.UsageError(
             f"unexpected argument {ctx.args[0]!r}: --checkpoint {shlex.quote(ctx.args[0])} names a run, "

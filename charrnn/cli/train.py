@@ -10,17 +10,19 @@ from typing import Any
 
 import click
 
-from charrnn.cli.options import PATH, Command, FiniteRange, complete_run, debug_option, experiment_option, folder_option
+from charrnn.cli.options import PATH, Command, complete_run, debug_option, experiment_option, folder_option, number
 from charrnn.messages import is_live, say
+from charrnn.ranges import Range
+from charrnn.runs.records import CHOICES, RANGES
 
 
 @click.command(cls=Command, short_help="Train a model on text files.")
 @click.argument("files", nargs=-1, required=True, type=PATH, metavar="FILE...")
 @click.option("--name", help="Name of the run.  [default: the first file's, without its ending]")
-@click.option("--epochs", type=click.IntRange(1, 1_000_000), help="Passes over the text.")
+@click.option("--epochs", type=number(RANGES["epochs"], int), help="Passes over the text.")
 @click.option(
     "--minutes",
-    type=FiniteRange(0, 1_000_000, min_open=True),
+    type=number(RANGES["minutes"]),
     help="Train for this long.  [default, without --epochs: sized to the text (10 for a megabyte), and less where "
     "the validation loss no longer falls]",
 )
@@ -33,68 +35,68 @@ from charrnn.messages import is_live, say
 )
 @experiment_option(
     "--units",
-    type=click.IntRange(1, 65536),
+    type=number(RANGES["units"], int),
     help="Width of a recurrent layer.  [default: 128 to 512, by the time and the text]",
 )
 @experiment_option(
     "--layers",
-    type=click.IntRange(1, 100),
+    type=number(RANGES["layers"], int),
     help="Recurrent layers.  [default: 1 or 2, by the time and the text]",
 )
 @experiment_option(
     "--embedding",
-    type=click.IntRange(1, 65536),
+    type=number(RANGES["embedding"], int),
     help="Width of a character's vector.  [default: 64]",
 )
 @experiment_option(
     "--cell",
-    type=click.Choice(["lstm", "gru", "rnn"]),
+    type=click.Choice(CHOICES["cell"]),
     help="Kind of recurrent layer.  [default: lstm]",
 )
 @experiment_option(
     "--dropout",
-    type=FiniteRange(0, 1, max_open=True),
+    type=number(RANGES["dropout"]),
     help="Share of a recurrent layer's outputs dropped.  "
     "[default: 0 to 0.6, by how often the text is seen and how short it is]",
 )
 @experiment_option(
     "--batch-size",
-    type=click.IntRange(1, 65536),
+    type=number(RANGES["batch_size"], int),
     help="Streams of text side by side.  [default: 32; for a small text: fewer]",
 )
 @experiment_option(
     "--seq-length",
-    type=click.IntRange(1, 65536),
+    type=number(RANGES["seq_length"], int),
     help="Characters that a gradient reaches back.  [default: 64; for a tiny text: fewer]",
 )
 @experiment_option(
     "--learning-rate",
-    type=FiniteRange(min=0, min_open=True),
+    type=number(RANGES["learning_rate"]),
     help="Adam's, after warm-up; it falls along a cosine.  "
     "[default: 0.1 / sqrt(units), 0.01 at the most; for more than one layer a fifth less]",
 )
-@click.option("--seed", type=click.IntRange(0, 2**32 - 1), help="Of all randomness.  [default: 1]")
+@click.option("--seed", type=number(RANGES["seed"], int), help="Of all randomness.  [default: 1]")
 @click.option(
     "--vocabulary",
-    type=click.Choice(["ascii", "text", "bytes"]),
+    type=click.Choice(CHOICES["vocabulary"]),
     help="Printable ASCII, the text's own characters, or raw bytes.  "
     "[default: ascii; text where more than 1 character in 10,000 is outside]",
 )
 @click.option("--encoding", help="Of the files.  [default: utf-8]")
 @click.option(
     "--errors",
-    type=click.Choice(["strict", "replace"]),
+    type=click.Choice(CHOICES["errors"]),
     help="Refuse bytes that are not valid, or read them as U+FFFD.  [default: strict]",
 )
 @experiment_option(
     "--precision",
-    type=click.Choice(["auto", "float32", "bfloat16"]),
+    type=click.Choice(CHOICES["precision"]),
     help="Of the factors of an LSTM's matrix products on a CPU; sums are float32.  [default: auto, the faster]",
 )
 @click.option("--device", type=click.Choice(["cpu", "gpu"]), help="Where to train.  [default: a GPU if there is one]")
 @click.option(
     "--save-every",
-    type=FiniteRange(min=0),
+    type=number(Range(0)),
     metavar="SECONDS",
     help="Save this often, and after a validation where that costs little.  [default: 60]",
 )
@@ -114,12 +116,12 @@ def train(
     The same command continues a run that was stopped. Options that are left out then come from
     the run.
     """
-    from charrnn.planning.job import plan_training
+    from charrnn.planning.job import Call, plan_training
 
     if options["epochs"] is not None and options["minutes"] is not None:
         raise click.UsageError("--epochs and --minutes exclude each other: give one of them.")
     given = {option: value for option, value in options.items() if value is not None}
-    job = plan_training(files, given, name, folder, fresh, device, save_every, say)
+    job = plan_training(Call(files, given, folder, name, fresh, device, save_every), say)
     if isinstance(job, str):
         say(job)
         return
@@ -134,7 +136,7 @@ def train(
 
                 display = choose_display()  # before the environment is set up for Keras
                 from charrnn.training.loop import stopped_at, train
-            train(job, device, save_every, display)
+            train(job, display)
     except Stopped as stopped:
         say(stopped_at(stopped.progress, job.commands.resume))
         raise click.exceptions.Exit(128 + stopped.signal) from None

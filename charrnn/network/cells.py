@@ -1,21 +1,31 @@
-"""The recurrent layers in NumPy, a class each."""
+"""The recurrent layers, a class each: sizes, state, and a step in NumPy."""
 
 from __future__ import annotations
 
-import numpy as np
+from typing import ClassVar
 
-from charrnn.network.config import Array
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.float32]
 
 _HALF = np.array(0.5, np.float32)  # an array, which operations take faster than a number
 
 
-class _Cell:
+class Cell:
     """One recurrent layer of B streams; all it has are columns, one a stream.
 
     Attributes:
+        GATES: how many blocks of H columns its kernels have.
+        STATE: the names of the tensors that make up its state; the first is its output.
+        HAS_RECURRENT_BIAS: whether the recurrent product has a bias of its own, beside that of the input.
         h: its output, (H, B); each step overwrites it. It is to be multiplied before the first.
         above: the projection of h for what is above, biased; each step overwrites it.
     """
+
+    GATES: ClassVar[int] = 1
+    STATE: ClassVar[tuple[str, ...]] = ("h",)
+    HAS_RECURRENT_BIAS: ClassVar[bool] = False
 
     def __init__(self, gates: int, kernel: Array, recurrent_bias: Array, bias: Array, state: tuple[Array, ...]) -> None:
         """Take up a state.
@@ -24,7 +34,7 @@ class _Cell:
             gates: rows of the recurrent kernel.
             kernel: what h is multiplied by, (gates + above, H): the recurrent kernel's rows, then those of the layer
                 above.
-            recurrent_bias: (gates, 1), of a GRU.
+            recurrent_bias: (gates, 1), or none.
             bias: of what is above, (above, 1).
             state: (h, ...), each (B, H); copied.
         """
@@ -59,11 +69,16 @@ class _Cell:
         raise NotImplementedError
 
 
-class _Lstm(_Cell):
-    """Its gates' rows are o, i, f, g; c follows them, so that i * g and f * c are one operation.
+class _Lstm(Cell):
+    """Long short-term memory (Hochreiter and Schmidhuber, 1997, Neural Computation 9); a kernel's gates are i, f, g, o.
+
+    Here the gates' rows are o, i, f, g; c follows them, so that i * g and f * c are one operation.
 
     sigmoid(x) = tanh(x / 2) / 2 + 1 / 2: with the weights of the three sigmoid gates halved, one tanh serves all four.
     """
+
+    GATES = 4
+    STATE = ("h", "c")
 
     def __init__(self, gates: int, kernel: Array, recurrent_bias: Array, bias: Array, state: tuple[Array, ...]) -> None:
         super().__init__(gates, kernel, recurrent_bias, bias, state)
@@ -94,8 +109,14 @@ class _Lstm(_Cell):
         np.multiply(h, self._o, h)
 
 
-class _Gru(_Cell):
-    """Its gates' rows are z, r, h, the first two halved as an LSTM's are; reset after the product."""
+class _Gru(Cell):
+    """Gated recurrent unit (Cho et al., 2014, arXiv:1406.1078), reset after the product; its gates are z, r, h.
+
+    The rows of the first two are halved as an LSTM's are.
+    """
+
+    GATES = 3
+    HAS_RECURRENT_BIAS = True
 
     @staticmethod
     def arrange(weight: Array) -> Array:
@@ -110,11 +131,11 @@ class _Gru(_Cell):
         np.add(candidate, z * (h - candidate), h)
 
 
-class _Rnn(_Cell):
+class _Rnn(Cell):
     """A plain tanh layer."""
 
     def advance(self, x: Array) -> None:
         np.tanh(self._recurrent + x, self.h)
 
 
-_CELLS: dict[str, type[_Cell]] = {"lstm": _Lstm, "gru": _Gru, "rnn": _Rnn}
+CELLS: dict[str, type[Cell]] = {"lstm": _Lstm, "gru": _Gru, "rnn": _Rnn}

@@ -11,18 +11,14 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
-from charrnn.network.cells import _CELLS, _Cell
-from charrnn.network.config import GATES, Array, NetworkConfig, state_parts
+from charrnn.network.cells import CELLS, Array, Cell
+from charrnn.network.config import NetworkConfig
 
 State = list[tuple[Array, ...]]
-
-
-"""For each layer its (h, c) of an LSTM or (h,) of a GRU or RNN, each (B, H)."""
+"""For each layer the tensors that `Cell.STATE` names, each (B, H)."""
 
 
 quietly = np.errstate(all="ignore")
-
-
 """Decorates what computes with the network: a script's own `np.seterr` neither breaks it nor is changed by it."""
 
 
@@ -38,14 +34,14 @@ class Network:
     def __init__(self, config: NetworkConfig, weights: Mapping[str, Array]) -> None:
         """Take the weights of `weight_shapes(config)`, float32."""
         self.config = config
-        self._cell = _CELLS[config.cell]
-        self._gates = GATES[config.cell] * config.units
+        self._cell = CELLS[config.cell]
+        self._gates = self._cell.GATES * config.units
         kernels, biases, recurrent = [], [], []
         for layer in range(config.layers):
             kernel, recurrent_kernel, bias = (
                 self._cell.arrange(weights[f"layer{layer}.{part}"]) for part in ("kernel", "recurrent_kernel", "bias")
             )
-            bias, recurrent_bias = bias if config.cell == "gru" else (bias, bias[:0])
+            bias, recurrent_bias = bias if self._cell.HAS_RECURRENT_BIAS else (bias, bias[:0])
             kernels.append(kernel)
             biases.append(bias)
             recurrent.append((recurrent_kernel, recurrent_bias))
@@ -61,7 +57,7 @@ class Network:
     def zero_state(self, batch_size: int = 1) -> State:
         """The state before the first character, for B streams."""
         zeros = np.zeros((batch_size, self.config.units), np.float32)
-        return [(zeros,) * len(state_parts(self.config.cell)) for _ in range(self.config.layers)]
+        return [(zeros,) * len(self._cell.STATE) for _ in range(self.config.layers)]
 
     def start(self, state: State) -> Reader:
         """Go on from a state, which is left unchanged, a character at a time."""
@@ -108,11 +104,6 @@ class Network:
         logits, state = self.forward(ids[None, :-1], state)
         return log_probabilities(logits[0], ids[1:]), state
 
-    def loss(self, ids: npt.NDArray[np.integer], state: State) -> tuple[float, State]:
-        """Cross-entropy of ids[1:] given what came before each, in nats, summed: as `log_probabilities`."""
-        found, state = self.log_probabilities(ids, state)
-        return -float(found.sum()), state
-
 
 class Reader:
     """B streams that are read a character at a time, their state in place.
@@ -121,7 +112,7 @@ class Reader:
     BLAS is fastest at, for one stream and for many; and the gates are rows that lie together.
     """
 
-    def __init__(self, table: Array, gates: int, cells: list[_Cell]) -> None:
+    def __init__(self, table: Array, gates: int, cells: list[Cell]) -> None:
         """Take the first layer's input table, (V, gates or more), and the layers."""
         self._table = table
         self._gates = gates

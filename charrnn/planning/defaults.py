@@ -3,57 +3,62 @@
 from __future__ import annotations
 
 import math
-import os
-import time
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from charrnn import CharrnnError
 from charrnn.messages import plural
-from charrnn.planning.machine import usable_cores
 from charrnn.planning.schedule import minutes_worth_waiting
 from charrnn.runs.records import Settings
 from charrnn.text.corpus import VALIDATION_SHARE, training_size
-from charrnn.text.windows import steps_per_epoch
+from charrnn.text.windows import SEQUENTIAL, steps_per_epoch
 
 # A small text gets narrow batches: at least so many updates an epoch, so that it is learned before it
 # was seen too often.
 _UPDATES_PER_EPOCH = 64
-
-
 _MIN_BATCH_SIZE, _MIN_SEQ_LENGTH = 2, 32
-
-
 _TINY_TEXT, _LONG_TEXT = 30_000, 3_000_000  # characters for training
+_SPEEDS = {"gpu": 10.0, "bfloat16": 0.45, "avx512": 0.25, "other": 0.125}
+"""Of each class of machine, for a core of a CPU; two cores of the machine of docs/diary/quality.md have about 1."""
+_MOST_CORES = 4  # that training gains from
+_LEAST_UNITS_OF_BFLOAT16 = 64  # below, converting costs more than the products gain
+_FINAL_SHARE = 0.05  # of the time, for the final loss
 
 
-_USUAL_RATE = 500e9  # floating-point operations a second, as `machine_speed` measures them, where 1 is usual
+def machine_speed(machine: str, cores: int) -> float:
+    """How fast a machine is by its class and cores; 1 is that of docs/diary/quality.md."""
+    return _SPEEDS[machine] * (1 if machine == "gpu" else min(_MOST_CORES, cores))
 
 
-def machine_speed() -> float:
-    """How fast this machine multiplies matrices, measured in some milliseconds; 1 is that of docs/quality.md.
+def precision_for(machine: str, units: int) -> str:
+    """The precision of an LSTM's products that is the faster on a class of machine."""
+    return "bfloat16" if machine == "bfloat16" and units >= _LEAST_UNITS_OF_BFLOAT16 else "float32"
 
-    NumPy has one thread in the command, but training splits a batch over up to four cores (`layout.choose_layout`).
+
+def final_characters_for(characters: int, settings: Settings, minutes: float) -> int:
+    """How many of the characters of the validation part the final loss is over: all, if that takes little of the time.
+
+    Args:
+        characters: in the validation part.
+        settings: of the run.
+        minutes: on a machine of usual speed.
     """
-    kernel, state = np.ones((1536, 384), np.float32), np.ones((384, 32), np.float32)
-    seconds = []
-    for _ in range(100):
-        before = time.perf_counter()
-        kernel @ state
-        seconds.append(time.perf_counter() - before)
-    cores = min(4, usable_cores()) if os.environ.get("OPENBLAS_NUM_THREADS") == "1" else 1  # else all are measured
-    return cores * 2 * kernel.size * state.shape[1] / min(seconds) / _USUAL_RATE
+    # Scoring has no backward pass.
+    affordable = 3 * 60 * minutes * _FINAL_SHARE * usual_speed(settings.layers, settings.units)
+    return min(characters, max(SEQUENTIAL, int(float(f"{affordable:.1g}"))))
 
 
-def usual_speed(layers: int, units: int) -> float:
-    """Characters a second that a network is trained on, by and large: to guess how often a text is seen."""
-    return float(130_000 * (256**2 / (units**2 * (2 * layers - 1))) ** 0.75)
+def usual_speed(layers: int, units: int, batch_size: int = 32) -> float:
+    """Characters a second that a network is trained on where `machine_speed` is 1, to a third or so.
+
+    A step of a window takes a fixed time for each layer, and what its products take.
+    """
+    products = 20e-6 * (units / 512) ** 1.7 * (2 * layers - 1)
+    return float(batch_size / (60e-6 * layers + batch_size * products))
 
 
 def network_for(characters: int, minutes: float) -> tuple[int, int]:
-    """The layers and units that get furthest with a text in some minutes: docs/quality.md has the runs behind it.
+    """The layers and units that get furthest with a text in some minutes: docs/diary/quality.md has the runs behind it.
 
     Args:
         characters: in the training part.
@@ -89,6 +94,19 @@ def learning_rate_for(layers: int, units: int) -> float:
     return round((1 if layers == 1 else 0.8) * min(0.01, 0.1 / math.sqrt(units)), 4)
 
 
+def usual_minutes(characters: int, given: Mapping[str, Any], speed: float) -> float:
+    """How long a run trains: as many minutes as a machine of usual speed would need for it.
+
+    Args:
+        characters: in the training part.
+        given: the options that were given, by their names in `Settings`.
+        speed: of the machine, as `machine_speed` tells it.
+    """
+    if given.get("epochs"):
+        return float(given["epochs"] * characters / usual_speed(1, 384) / 60)
+    return float(speed * (given.get("minutes") or minutes_worth_waiting(characters)))
+
+
 def default_settings(characters: int, given: Mapping[str, Any], speed: float = 1.0) -> Settings:
     """Fill in what the user left open, sized to the text and the time.
 
@@ -122,13 +140,10 @@ def default_settings(characters: int, given: Mapping[str, Any], speed: float = 1
             f"{plural(minimum, 'character')} are the least"
             + (": lower --batch-size or --seq-length" if {"batch_size", "seq_length"} & given.keys() else "")
         )
-    if "epochs" in given:
-        minutes = given["epochs"] * characters / usual_speed(1, 384) / 60
-    else:
-        minutes = speed * given.get("minutes", minutes_worth_waiting(characters))
+    minutes = usual_minutes(characters, given, speed)
     layers, units = network_for(characters, minutes)
     layers, units = given.get("layers", layers), given.get("units", units)
-    passes = given.get("epochs") or 60 * minutes * usual_speed(layers, units) / characters
+    passes = given.get("epochs") or 60 * minutes * usual_speed(layers, units, batch_size) / characters
     settings = {
         "vocabulary": None,
         "encoding": "utf-8",

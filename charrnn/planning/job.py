@@ -16,8 +16,14 @@ from typing import Any
 from charrnn import CharrnnError
 from charrnn.messages import Note, plural
 from charrnn.network.config import count_weights
-from charrnn.planning.defaults import default_settings, machine_speed
-from charrnn.planning.machine import memory_limit
+from charrnn.planning.defaults import (
+    default_settings,
+    final_characters_for,
+    machine_speed,
+    precision_for,
+    usual_minutes,
+)
+from charrnn.planning.machine import machine_class, memory_limit, usable_cores
 from charrnn.planning.warm_start import Source, load_source
 from charrnn.runs import checkpoint
 from charrnn.runs.folder import DEFAULT_FOLDER, FOLDER_VARIABLE, Run, run_named
@@ -28,27 +34,52 @@ from charrnn.text.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True)
+class Call:
+    """A call of `charrnn train`.
+
+    Attributes:
+        files: the text files, in the order they are joined; `-` is standard input.
+        given: the options that were given, by their names in `Settings`; `init_from` says where a checkpoint is.
+        folder: where runs are kept.
+        name: of the run; None takes the first file's stem.
+        fresh: start over even if there is a run of that name.
+        device: `cpu` or `gpu` if it was given.
+        save_every: seconds between checkpoints if they were given.
+    """
+
+    files: Sequence[str]
+    given: Mapping[str, Any]
+    folder: str
+    name: str | None = None
+    fresh: bool = False
+    device: str | None = None
+    save_every: float | None = None
+
+
+@dataclass(frozen=True)
 class Job:
     """A training to be done.
 
     Attributes:
+        call: that asked for it.
         run: the folder it is kept in.
         corpus: the text.
         settings: all of them, chosen or given.
-        dropout_is_guessed: from how often the text may be seen, which the first updates will tell better.
+        precision: of the products of matrices, for a new run on a CPU.
+        final_characters: that the final loss of a new run is over.
         resume: where the run stands, None for a new one.
         source: what a new run takes its first weights from, None where it learns from nothing.
-        fresh: a run of that name is to be set aside.
         commands: for the user to type.
     """
 
+    call: Call
     run: Run
     corpus: Corpus
     settings: Settings
-    dropout_is_guessed: bool
+    precision: str
+    final_characters: int
     resume: Checkpoint | None
     source: Source | None
-    fresh: bool
     commands: Commands
 
 
@@ -61,26 +92,11 @@ class Commands:
     go_on: str  # starts a new run from it
 
 
-def plan_training(
-    files: Sequence[str],
-    given: Mapping[str, Any],
-    name: str | None,
-    folder: str,
-    fresh: bool,
-    device: str | None,
-    save_every: float | None,
-    note: Note,
-) -> Job | str:
+def plan_training(call: Call, note: Note) -> Job | str:
     """Decide what `charrnn train` does.
 
     Args:
-        files: the text files, in the order they are joined.
-        given: the options that were given, by their names in `Settings`; `init_from` says where a checkpoint is.
-        name: of the run; None takes the first file's stem.
-        folder: where runs are kept.
-        fresh: start over even if there is a run of that name.
-        device: `cpu` or `gpu` if it was given.
-        save_every: seconds between checkpoints if they were given.
+        call: what it was called with.
         note: told, a line each, what was read and chosen.
 
     Returns:
@@ -89,20 +105,21 @@ def plan_training(
     Raises:
         CharrnnError: the files, the options or the run do not allow it.
     """
-    if name is None and is_nameless(files[0]):
+    files, given = call.files, call.given
+    if call.name is None and is_nameless(files[0]):
         what = "standard input" if files[0] == "-" else f"{files[0]}, which has no name of its own"
         raise CharrnnError(f"reading {what}: name the run with --name", exit_code=2)
     if "encoding" in given:
         given = {**given, "encoding": encoding_named(given["encoding"])}
     contents = read_bytes(files)
-    run = run_named(_default_name(files) if name is None else name, folder)
+    run = run_named(_default_name(files) if call.name is None else call.name, call.folder)
     run.check_writable()
-    commands = _commands(files, run, folder, device, save_every)
-    resume = None if fresh else load_last(run)
+    commands = _commands(call, run)
+    resume = None if call.fresh else load_last(run)
     source = None
     if "init_from" in given:
         try:
-            source = load_source(given["init_from"], folder)
+            source = load_source(given["init_from"], call.folder)
         except CharrnnError as error:
             if resume is None:
                 raise
@@ -121,13 +138,14 @@ def plan_training(
             "a vocabulary of bytes reads the files as they are: leave --encoding and --errors out", exit_code=2
         )
 
+    machine = machine_class(call.device)
+    speed = machine_speed(machine, usable_cores())
     notes: list[str] = []
     reading = given.get("vocabulary"), given.get("encoding", "utf-8"), given.get("errors", "strict")
     corpus = read_corpus(contents, *reading, notes.append, model)
     if source is not None:
         notes.append(source.summary(corpus.vocabulary))
     if resume is None:
-        speed = 1.0 if "epochs" in given else machine_speed()  # of epochs nothing depends on it
         settings = default_settings(len(corpus.training), {**given, "vocabulary": corpus.vocabulary.kind}, speed)
     else:
         settings = resume.settings
@@ -151,8 +169,10 @@ def plan_training(
     _refuse_too_large(settings, corpus.vocabulary, advice or "lower --units or --layers")
     for line in notes:
         note(line)
-    guessed = resume is None and not {"dropout", "epochs"} & given.keys()
-    return Job(run, corpus, settings, guessed, resume, source, fresh, commands)
+    precision = precision_for(machine, settings.units) if settings.precision == "auto" else settings.precision
+    minutes = usual_minutes(len(corpus.training), given, speed)
+    final_characters = final_characters_for(len(corpus.ids) - corpus.validation_start, settings, minutes)
+    return Job(call, run, corpus, settings, precision, final_characters, resume, source, commands)
 
 
 _COPIES = 5  # of the weights that training keeps: they, their gradients, two moments, the moving average
@@ -227,11 +247,12 @@ def _default_name(files: Sequence[str]) -> str:
     return Path(files[0]).stem.lstrip(".-")
 
 
-def _commands(files: Sequence[str], run: Run, folder: str, device: str | None, save_every: float | None) -> Commands:
-    where = [] if folder == (os.environ.get(FOLDER_VARIABLE) or DEFAULT_FOLDER) else ["--checkpoints-dir", folder]
+def _commands(call: Call, run: Run) -> Commands:
+    files, usual = call.files, os.environ.get(FOLDER_VARIABLE) or DEFAULT_FOLDER
+    where = [] if call.folder == usual else ["--checkpoints-dir", call.folder]
     named = [] if not is_nameless(files[0]) and run.name == _default_name(files) else ["--name", run.name]
-    options = [] if device is None else ["--device", device]
-    options += [] if save_every is None else ["--save-every", f"{save_every:g}"]
+    options = [] if call.device is None else ["--device", call.device]
+    options += [] if call.save_every is None else ["--save-every", f"{call.save_every:g}"]
     separator = ["--"] if any(file.startswith("-") and file != "-" for file in files) else []
     # What a shell gave as /dev/fd/63 has to be typed again.
     typed = ["<(...)" if is_nameless(file) and file != "-" else shlex.quote(file) for file in files]

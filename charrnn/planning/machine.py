@@ -1,13 +1,35 @@
-"""What this process may use of its machine: cores and memory."""
+"""What this process may use of its machine: its class, its cores and its memory. All of it is read, none timed."""
 
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
+CPUINFO = Path("/proc/cpuinfo")
+NVIDIA = Path("/proc/driver/nvidia/version")
 _CGROUPS = Path("/sys/fs/cgroup")
+
+
+def machine_class(device: str | None = None) -> str:
+    """What a run's defaults depend on of the machine: `gpu`, `bfloat16`, `avx512` or `other`.
+
+    `bfloat16` is a processor with products of bfloat16. Only Linux tells what a processor has.
+
+    Args:
+        device: `cpu` leaves a GPU out.
+    """
+    if device != "cpu" and NVIDIA.exists() and importlib.util.find_spec("nvidia") is not None:
+        return "gpu"  # and CUDA's libraries, which the extra charrnn[cuda] installs
+    with contextlib.suppress(OSError):
+        flags = set(CPUINFO.read_text(encoding="utf-8", errors="replace").split())
+        if flags & {"avx512_bf16", "amx_bf16"}:
+            return "bfloat16"
+        if "avx512f" in flags:
+            return "avx512"
+    return "other"
 
 
 def usable_cores() -> int:

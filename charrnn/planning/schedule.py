@@ -62,14 +62,11 @@ class Speed:
 
     step: float  # of one update
     validation: float  # of one validation
-    final_pass: float  # of scoring the best weights over the whole validation part
+    final_pass: float  # of scoring the best weights at the end
 
     def steps_within(self, seconds: float, characters_per_step: int, validation_characters: int) -> int:
-        """How many updates fit, with their validations and the final pass; one at the least.
-
-        A final pass that takes more than half the time is not fitted in: at least half is for training.
-        """
-        left = (seconds - min(self.final_pass, seconds / 2)) * SPEED_KEPT
+        """How many updates fit, with their validations and the final pass; one at the least."""
+        left = (seconds - self.final_pass) * SPEED_KEPT
         steps = 1
         for _ in range(3):  # the interval between validations depends on the number of steps
             interval = validation_interval(steps, characters_per_step, validation_characters)

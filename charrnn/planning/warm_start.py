@@ -11,7 +11,7 @@ import numpy as np
 
 from charrnn import CharrnnError
 from charrnn.messages import plural
-from charrnn.network.config import Array
+from charrnn.network.cells import Array
 from charrnn.network.network import Network
 from charrnn.runs import checkpoint
 from charrnn.runs.folder import find_checkpoint

@@ -13,34 +13,37 @@ import json
 import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from reprlib import repr as brief
-from typing import Any, BinaryIO, TypeVar
+from types import MappingProxyType
+from typing import Any, BinaryIO, TypeVar, get_args, get_type_hints
 
 import numpy as np
 
 from charrnn import CharrnnError
 from charrnn.files import open_regular
-from charrnn.network.config import GATES, Array, weight_shapes
-from charrnn.runs.records import PRECISIONS, Checkpoint, CorpusIdentity, Progress, Settings, training_shapes
-from charrnn.text.vocabulary import VOCABULARY_KINDS, Vocabulary
+from charrnn.network.cells import Array
+from charrnn.network.config import weight_shapes
+from charrnn.runs.records import (
+    CHOICES,
+    PRECISIONS,
+    RANGES,
+    Checkpoint,
+    CorpusIdentity,
+    Head,
+    Progress,
+    Settings,
+    training_shapes,
+)
+from charrnn.text.vocabulary import Vocabulary
 
-FORMATS = (2, 3)
-
-
-"""Those that can be read. A checkpoint of format 2 does not say which characters its model knows and its text has."""
-
-
+FORMATS = (2, 3, 4)
+"""Those that can be read. Format 3 added which characters a model knows and its text has, 4 how many the final loss is
+over."""
 _METADATA_KEY = "charrnn"
-
-
 _MAX_HEADER = 1 << 24  # bytes: enough for 100 layers and every character of Unicode
-
-
 _MAX_VALUES = 20_000  # in a header: enough for 100 layers
-
-
 _MAX_INTEGER = 1 << 53  # above it not every one is a float too
 
 
@@ -58,11 +61,14 @@ def checksum(checkpoint: Checkpoint) -> str:
 def _contents(checkpoint: Checkpoint) -> tuple[dict[str, Any], dict[str, tuple[int, ...]], bytes]:
     """The configuration without the checksum, the tensors' shapes, and the tensors one after the other."""
     vocabulary = checkpoint.vocabulary
+    progress = dataclasses.asdict(checkpoint.progress)
+    if checkpoint.format < 4:
+        del progress["final_characters"]
     document = {
         "characters": vocabulary.characters if vocabulary.kind == "text" else None,
         "corpus": dataclasses.asdict(checkpoint.corpus),
         "format": checkpoint.format,
-        "progress": dataclasses.asdict(checkpoint.progress),
+        "progress": progress,
         "settings": dataclasses.asdict(checkpoint.settings),
     }
     if checkpoint.format >= 3:
@@ -92,15 +98,31 @@ def _checksum(document: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]
     return digest.hexdigest()
 
 
+_Found = TypeVar("_Found")
+
+
 def load(path: Path) -> Checkpoint:
     """Read a checkpoint; nothing in it is executed, and no other file is touched.
 
     Raises:
         CharrnnError: no file, not readable, or not a whole checkpoint of this format.
     """
+    return _open_and_read(path, _read)
+
+
+def read_head(path: Path) -> Head:
+    """Read what a checkpoint says of its run, and none of its tensors.
+
+    Raises:
+        CharrnnError: no file, not readable, or its header is not that of a checkpoint.
+    """
+    return _open_and_read(path, lambda file, size: _read_head(file, size)[0])
+
+
+def _open_and_read(path: Path, read: Callable[[BinaryIO, int], _Found]) -> _Found:
     try:
         with open_regular(path) as file:
-            return _read(file, os.fstat(file.fileno()).st_size)
+            return read(file, os.fstat(file.fileno()).st_size)
     except FileNotFoundError:
         if path.is_symlink():
             raise CharrnnError(f"{path}: is a link to a file that is not there") from None
@@ -124,11 +146,18 @@ def from_bytes(data: bytes) -> Checkpoint:
     return _read(io.BytesIO(data), len(data))
 
 
-def _read(file: BinaryIO, size: int) -> Checkpoint:
-    """Read a checkpoint's header, see what follows from it, and only then read its tensors.
+Shapes = dict[str, tuple[int, ...]]
 
-    What tensors there are and where they lie is not taken from the header: the configuration gives the
-    one header that it can have, and any other is refused.
+
+def _read_head(file: BinaryIO, size: int) -> tuple[Head, dict[str, Any], str, Shapes, Shapes]:
+    """Read a checkpoint's header.
+
+    The header does not tell which tensors there are and where they lie: the configuration gives the one header that it
+    can have, and any other is refused.
+
+    Returns:
+        The head, its configuration without the checksum, that checksum, and the shapes of the weights and of the
+        training's tensors, which follow in the file.
     """
     head = file.read(9) if size >= 9 else b""
     if head[8:] != b"{":
@@ -145,10 +174,11 @@ def _read(file: BinaryIO, size: int) -> Checkpoint:
         keys |= {"known", "seen"}
     _expect(document.keys() == keys, "unknown or missing keys in the configuration")
     settings = _dataclass(Settings, document["settings"])
-    progress = _dataclass(Progress, document["progress"])
     corpus = _dataclass(CorpusIdentity, document["corpus"])
-    vocabulary = _restricted(_vocabulary(settings, document["characters"]), document.get("known"), document.get("seen"))
+    added = {} if document["format"] >= 4 else {"final_characters": corpus.validation_characters}
+    progress = _dataclass(Progress, document["progress"], added)
     _check(settings, progress, corpus)
+    vocabulary = _restricted(_vocabulary(settings, document["characters"]), document.get("known"), document.get("seen"))
     checksum = document.pop("checksum")
     _expect(isinstance(checksum, str) and _is_checksum(checksum), "no checksum")
 
@@ -161,12 +191,24 @@ def _read(file: BinaryIO, size: int) -> Checkpoint:
             head == _head(document, {**weights, **training}, checksum),
             "its header is not the one that follows from its configuration",
         )
+    end = len(head) + sum(4 * math.prod(shape) for shape in [*weights.values(), *training.values()])
+    _expect(size <= end, "there is more in the file after its last tensor")
+    if size < end:
+        raise _FormatError(_TRUNCATED)
+    return Head(settings, vocabulary, corpus, progress), document, checksum, weights, training
+
+
+_TRUNCATED = "truncated: the file ends before its last tensor does"
+
+
+def _read(file: BinaryIO, size: int) -> Checkpoint:
+    """Read a checkpoint's header, see what follows from it, and only then read its tensors."""
+    head, document, checksum, weights, training = _read_head(file, size)
     shapes = {**weights, **training}
     body_size = sum(4 * math.prod(shape) for shape in shapes.values())
-    _expect(size <= len(head) + body_size, "there is more in the file after its last tensor")
-    body = file.read(body_size) if size == len(head) + body_size else b""
+    body = file.read(body_size)
     if len(body) < body_size:
-        raise _FormatError("truncated: the file ends before its last tensor does")
+        raise _FormatError(_TRUNCATED)
     _expect(_checksum(document, shapes, body) == checksum, "the checksum differs")
     tensors: dict[str, Array] = {}
     at = 0
@@ -176,10 +218,10 @@ def _read(file: BinaryIO, size: int) -> Checkpoint:
         tensors[name] = tensor
         at += tensor.nbytes
     return Checkpoint(
-        settings,
-        vocabulary,
-        corpus,
-        progress,
+        head.settings,
+        head.vocabulary,
+        head.corpus,
+        head.progress,
         weights={name: tensors[name] for name in weights},
         training={name: tensors[name] for name in training},
         format=document["format"],
@@ -226,15 +268,17 @@ def _json(text: str, what: str) -> dict[str, Any]:
 _T = TypeVar("_T", Settings, Progress, CorpusIdentity)
 
 
-def _dataclass(cls: type[_T], document: Any) -> _T:
-    fields = dataclasses.fields(cls)
+def _dataclass(cls: type[_T], document: Any, added: Mapping[str, Any] = MappingProxyType({})) -> _T:
+    """An object with the values of a document, and those that older formats do not have."""
+    fields, kinds = dataclasses.fields(cls), get_type_hints(cls)
     _expect(
-        isinstance(document, dict) and document.keys() == {field.name for field in fields},
+        isinstance(document, dict) and document.keys() == {field.name for field in fields} - added.keys(),
         f"unknown or missing keys in {cls.__name__.lower()}",
     )
+    document = document | added
     for field in fields:
-        value, kinds = document[field.name], str(field.type).split(" | ")
-        possible = type(value).__name__.replace("NoneType", "None") in kinds
+        value, kind = document[field.name], kinds[field.name]
+        possible = type(value) in (get_args(kind) or [kind])
         if isinstance(value, int):
             possible = possible and 0 <= value <= _MAX_INTEGER
         elif isinstance(value, float):
@@ -244,7 +288,6 @@ def _dataclass(cls: type[_T], document: Any) -> _T:
 
 
 def _vocabulary(settings: Settings, characters: Any) -> Vocabulary:
-    _expect(settings.vocabulary in VOCABULARY_KINDS, f"vocabulary is {brief(settings.vocabulary)}")
     if settings.vocabulary != "text":
         _expect(characters is None, "characters of a fixed vocabulary")
         return Vocabulary.ascii() if settings.vocabulary == "ascii" else Vocabulary.bytes()
@@ -272,26 +315,21 @@ def _check(settings: Settings, progress: Progress, corpus: CorpusIdentity) -> No
     def check(source: Settings | Progress | CorpusIdentity, name: str, possible: bool) -> None:
         _expect(possible, f"{name} is {brief(getattr(source, name))}")
 
-    for name in ("embedding", "units", "batch_size", "seq_length"):
-        check(settings, name, 1 <= getattr(settings, name) <= 65536)
-    check(settings, "layers", 1 <= settings.layers <= 100)
-    check(settings, "cell", settings.cell in GATES)
+    for name, allowed in RANGES.items():
+        value = getattr(settings, name)
+        check(settings, name, value in allowed if value is not None else name in ("epochs", "minutes"))
+    for name, words in CHOICES.items():
+        check(settings, name, getattr(settings, name) in words)
     check(settings, "encoding", re.fullmatch("[0-9a-z_-]{1,40}", settings.encoding) is not None)
-    check(settings, "errors", settings.errors in ("strict", "replace"))
-    check(settings, "dropout", 0 <= settings.dropout < 1)
-    check(settings, "learning_rate", settings.learning_rate > 0)
-    check(settings, "epochs", settings.epochs is None or settings.epochs > 0)
-    check(settings, "minutes", settings.minutes is None or settings.minutes > 0)
-    check(settings, "seed", settings.seed < 1 << 32)
-    check(settings, "precision", settings.precision in PRECISIONS)
     check(settings, "init_from", settings.init_from is None or _is_checksum(settings.init_from))
     check(progress, "step", progress.step <= progress.total_steps)
     check(progress, "validate_every", progress.validate_every >= 1)
-    check(progress, "precision", progress.precision in PRECISIONS[1:])
+    check(progress, "precision", progress.precision in PRECISIONS)
     check(progress, "parts", 1 <= progress.parts <= settings.batch_size)
     check(progress, "best_step", progress.best_step is None or progress.best_step <= progress.step)
     check(progress, "threads", progress.threads >= 1)
     check(progress, "arithmetic", re.fullmatch("[0-9a-f]{16}", progress.arithmetic) is not None)
+    check(progress, "final_characters", progress.final_characters <= corpus.validation_characters)
     check(corpus, "sha256", _is_checksum(corpus.sha256))
     _expect(settings.epochs is None or settings.minutes is None, "epochs and minutes contradict")
     _expect((progress.best_step is None) == (progress.best_loss is None), "best step and loss contradict")

@@ -18,11 +18,7 @@ from charrnn.runs.history import Report
 from charrnn.runs.records import Checkpoint
 
 DEFAULT_FOLDER = "checkpoints"
-
-
 FOLDER_VARIABLE = "CHARRNN_CHECKPOINTS_DIR"
-
-
 _NO_ROOM = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", None)}  # Windows has no EDQUOT
 
 

@@ -28,11 +28,7 @@ class Report:
 
 
 _MAX_HISTORY = 1 << 20  # bytes; a run has some twenty validations
-
-
 _LARGEST = 1e39  # of a history's numbers; training computes in float32
-
-
 _COLUMNS = [field.name for field in dataclasses.fields(Report)]
 
 

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from charrnn import CharrnnError
+from charrnn.ranges import Range
+
+RANGES = {
+    "temperature": Range(0),
+    "top_k": Range(1),
+    "top_p": Range(0, 1, above=True),
+    "min_p": Range(0, 1),
+}
+"""The numbers in `Choice`."""
+TEMPERATURE = 0.8
+"""Where a user gives none."""
 
 
 @dataclass(frozen=True)
@@ -36,29 +46,23 @@ class Choice:
     min_p: float | None = None
 
     def __post_init__(self) -> None:
-        for name, within, allowed in (
-            ("temperature", 0 <= self.temperature < math.inf, "0 or more"),
-            ("top_k", self.top_k is None or self.top_k >= 1, "1 or more"),
-            ("top_p", self.top_p is None or 0 < self.top_p <= 1, "above 0 and at most 1"),
-            ("min_p", self.min_p is None or 0 <= self.min_p <= 1, "0 to 1"),
-        ):
-            if not within:
-                raise CharrnnError(f"{name} is {getattr(self, name)!r}, not {allowed}", exit_code=2)
+        for name, allowed in RANGES.items():
+            value = getattr(self, name)
+            if value is not None and value not in allowed:
+                raise CharrnnError(f"{name} is {value!r}, not {allowed}", exit_code=2)
 
-    def distribution(self, logits: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
-        """Probabilities of the next character, (..., V), from its logits, (..., V); -inf stays impossible.
-
-        Of equally probable characters at the edge of top_k or top_p, those with lower ids stay.
-        """
-        weights = self.weights(logits.astype(np.float64))
-        weights /= weights.sum(axis=-1, keepdims=True)
-        return weights
+    @property
+    def narrowing(self) -> list[str]:
+        """Which fields take characters away."""
+        return [name for name in RANGES if name != "temperature" and getattr(self, name) is not None]
 
     def weights(self, scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        """The distribution before it is normalised: the most probable character has 1.
+        """The next character's distribution before it is normalised: the most probable character has 1.
+
+        Of equally probable characters at the edge of top_k or top_p, those with lower ids stay.
 
         Args:
-            scores: logits, (..., V); overwritten with the result.
+            scores: logits, (..., V); -inf is impossible and stays so. Overwritten with the result.
         """
         if self.temperature < 1e-9:  # smaller ones overflow, and differ from 0 in nothing else
             best = scores.argmax(axis=-1)

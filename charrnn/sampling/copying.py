@@ -19,8 +19,6 @@ LEAST = 20  # characters in a run that counts as copied: shorter ones are a lang
 _CHUNK = 1 << 18  # characters of the text looked at together: what bounds the memory
 _SHOWN = 60  # characters of the longest passage that are shown
 
-Names = npt.NDArray[np.int64]
-
 
 @dataclass(frozen=True)
 class Copies:
@@ -40,95 +38,73 @@ class Copies:
 
 
 def find_copies(sample: Ids, text: Ids, least: int = LEAST) -> Copies:
-    """Compare a sample with a text, in time O(M log N).
+    """Compare a sample with a text by the hashes of their windows (Karp and Rabin, 1987, IBM Journal 31).
 
     Args:
         sample: (N,), thousands of characters.
         text: (M,), millions, as ids of the same vocabulary.
         least: characters in a run that counts as copied.
     """
-    windows = _Windows(sample)
+    ours = _Hashes(sample)
     starts = np.zeros(max(0, len(sample) - least + 1), bool)  # of copied windows that are `least` wide
     length = start = position = 0
     for chunk in range(0, len(text), _CHUNK):
         # A passage that starts in this chunk ends at most a sample's length behind it.
-        for width, names in windows.find_wider_and_wider(text[chunk : chunk + _CHUNK + len(sample) - 1], least):
-            if width == least:
-                starts |= np.isin(windows.names[width], names[names >= 0])
-            if width > length:
-                first = int((names >= 0).argmax())
-                length, position = width, chunk + first
-                start = int((windows.names[width] == names[first]).argmax())
+        theirs = _Hashes(text[chunk : chunk + _CHUNK + len(sample) - 1])
+        starts |= np.isin(ours.of(least), _common(ours, theirs, least)[1])
+        wide, too_wide = length, length + 2  # is some passage of this chunk longer? find between which widths it is
+        while len(places := _common(ours, theirs, too_wide - 1)[0]):
+            wide, too_wide = too_wide - 1, 2 * too_wide
+            position = chunk + int(places[0])
+        while too_wide - wide > 1:
+            width = (wide + too_wide) // 2
+            if len(places := _common(ours, theirs, width)[0]):
+                wide, position = width, chunk + int(places[0])
+            else:
+                too_wide = width
+        if wide > length:
+            length = wide
+            start = int((ours.of(length) == _Hashes(text[position : position + length]).of(length)).argmax())
     copied = np.zeros(len(sample), bool)
     for offset in range(least):
         copied[offset : offset + len(starts)] |= starts
     return Copies(copied, length, start, position)
 
 
-class _Windows:
-    """The windows of a sample, named: of one width, equal windows have equal names, and others have others.
+_BASE = 0x9E3779B97F4A7C15  # odd, so that it has an inverse modulo 2**64
+_Hash = npt.NDArray[np.uint64]
 
-    A wide window's name stands for the pair of names of two narrower ones that cover it (Karp, Miller and
-    Rosenberg, 1972, doi:10.1145/800152.804905). So they are found in a text exactly, whole arrays at a time.
 
-    Attributes:
-        names: of each width, the names of the sample's windows, in their order.
-    """
+class _Hashes:
+    """The hashes of all windows of a text: polynomials modulo 2**64 in symbols that are mixed first."""
 
-    def __init__(self, sample: Ids) -> None:
-        self._size = len(sample)
-        keys, names = np.unique(sample.astype(np.int64), return_inverse=True)
-        self._keys = {1: keys}  # of each width, what its names stand for, sorted
-        self.names: dict[int, Names] = {1: names}
+    def __init__(self, ids: Ids) -> None:
+        symbols = (ids.astype(np.uint64) + np.uint64(1)) * np.uint64(_BASE)
+        symbols ^= symbols >> np.uint64(29)
+        terms = symbols * _powers(_BASE, len(ids))
+        self._sums = np.concatenate([np.zeros(1, np.uint64), np.add.accumulate(terms)])
+        self._inverses = _powers(pow(_BASE, -1, 1 << 64), len(ids))
 
-    def find_wider_and_wider(self, text: Ids, least: int) -> Iterator[tuple[int, Names]]:
-        """Find the sample's windows in a text, up to the widest that it has.
+    def of(self, width: int) -> _Hash:
+        """The hash of each window of that width, in their order."""
+        if width >= len(self._sums):
+            return np.zeros(0, np.uint64)
+        return np.asarray((self._sums[width:] - self._sums[:-width]) * self._inverses[: len(self._sums) - width])
 
-        Yields:
-            A width, and for each position in the text the name of the window of that width that starts
-            there, or -1 if the sample has no such window. Widths grow; of each, the text has some window. If
-            it has one of `least`, that width is among them; the last is the largest that it has.
-        """
-        width, names = 1, self._named(1, text.astype(np.int64))
-        if not (names >= 0).any():
-            return
-        yield width, names
-        step, climbing = 1, True
-        while step:
-            wider = self._widen(width, step, names)
-            if found := bool((wider >= 0).any()):
-                width, names = width + step, wider
-                yield width, names
-            climbing = climbing and found
-            if climbing:  # by the largest power of two that is no wider, with a stop at `least`
-                step = 1 << (width.bit_length() - 1)
-                if width < least:
-                    step = min(step, least - width)
-            else:  # what is left to add is less than the step: the largest power of two below that
-                step = 1 << (step - 1).bit_length() >> 1
 
-    def _widen(self, width: int, step: int, names: Names) -> Names:
-        """From names of windows in a text, those of windows that are wider by a step of at most their width."""
-        wide = width + step
-        if wide > self._size:
-            return np.full(0, -1)
-        if wide not in self.names:  # which is reached from one other width only, so its names are the same each time
-            pairs = self.names[width][:-step] * self._size + self.names[width][step:]
-            self._keys[wide], self.names[wide] = np.unique(pairs, return_inverse=True)
-        left, right = names[:-step], names[step:]
-        known = np.flatnonzero((left >= 0) & (right >= 0))
-        wider = np.full(len(left), -1)
-        wider[known] = self._named(wide, left[known] * self._size + right[known])
-        return wider
+def _powers(base: int, count: int) -> _Hash:
+    powers = np.full(count, base, np.uint64)
+    powers[:1] = 1
+    return np.multiply.accumulate(powers)
 
-    def _named(self, width: int, wanted: Names) -> Names:
-        """The names that stand for these keys, -1 where none does."""
-        keys = self._keys[width]
-        if not len(keys):
-            return np.full(len(wanted), -1)
-        names = np.searchsorted(keys, wanted)
-        names[names == len(keys)] = 0
-        return np.where(keys[names] == wanted, names, -1)
+
+def _common(sample: _Hashes, text: _Hashes, width: int) -> tuple[npt.NDArray[np.intp], _Hash]:
+    """Where in a text the windows start that a sample has as well, and the hashes of those."""
+    ours, theirs = np.sort(sample.of(width)), text.of(width)
+    if not len(ours):
+        return np.zeros(0, np.intp), ours
+    found = ours[np.minimum(np.searchsorted(ours, theirs), len(ours) - 1)] == theirs
+    return np.flatnonzero(found), theirs[found]
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,7 @@ from __future__ import annotations
 from charrnn.text.vocabulary import Ids
 
 LOOP_CHARACTERS = 200  # a loop is a passage that stands at the end
-
-
 LOOP_TIMES = 4  # at least so often in succession, and fills so many characters
-
-
 _LOOP_SEARCHED = 10_000  # of the last characters of a sample: what keeps the search short
 
 

@@ -113,6 +113,5 @@ def _advice(request: Request) -> str:
         return "give a larger --top-k"
     if choice.temperature == 0:
         return "give a --temperature above 0"
-    narrowing = [option for option in ("top-k", "top-p", "min-p") if getattr(choice, option.replace("-", "_"))]
-    leave_out = "".join(f", leave out --{option}" for option in narrowing[:1])
+    leave_out = "".join(f", leave out --{name.replace('_', '-')}" for name in choice.narrowing[:1])
     return f"give a --temperature above {choice.temperature:g}{leave_out} or try another --seed"

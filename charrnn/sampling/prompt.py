@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
-import math
 import os
 import re
 import signal
@@ -18,7 +17,8 @@ import numpy as np
 from charrnn import CharrnnError
 from charrnn.messages import plural, say, show_reading
 from charrnn.network.network import Network
-from charrnn.sampling.choice import Choice
+from charrnn.sampling.choice import RANGES, Choice
+from charrnn.sampling.samples import LENGTH
 from charrnn.sampling.streams import generate
 from charrnn.stdout import errors_for_stdout
 from charrnn.text.typed import encode_prime
@@ -159,7 +159,7 @@ class Session:
     def _set_temperature(self, value: str) -> None:
         try:
             temperature = float(value)
-            if not (math.isfinite(temperature) and temperature >= 0):
+            if temperature not in RANGES["temperature"]:
                 raise ValueError
         except ValueError:
             say(f"Error: {f':t {value}'.rstrip()}: a temperature is a number that is not below 0, as in :t 0.7")
@@ -171,7 +171,7 @@ class Session:
         say(f"temperature {temperature:g}")
 
     def _set_length(self, value: str) -> None:
-        if not re.fullmatch("0*[1-9][0-9]{0,8}", value):
+        if not re.fullmatch("[0-9]{1,20}", value) or not int(value) or int(value) not in LENGTH:
             say(f"Error: {f':length {value[:40]}'.rstrip()}: a length is a whole number above 0, as in :length 500")
             return
         self._length = int(value)

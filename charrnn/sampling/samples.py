@@ -9,10 +9,14 @@ import numpy as np
 import numpy.typing as npt
 
 from charrnn.network.network import Network
+from charrnn.ranges import Range
 from charrnn.sampling.choice import Choice
 from charrnn.sampling.streams import Beginning, Streams, read_beginning
 from charrnn.text.vocabulary import Decoder, Ids, Vocabulary
 
+LENGTH, COUNT, SEED = Range(0, 10**12), Range(1, 10**9), Range(0)
+LENGTH_ASKED = 1000
+"""Where a user gives no length."""
 BATCH_SIZE = 64  # samples side by side: more take more memory and are not faster
 
 _Places = npt.NDArray[np.intp]

@@ -9,11 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from charrnn.network.network import Network, State, log_probabilities, quietly
+from charrnn.network.scoring import CHUNK
 from charrnn.sampling.choice import Choice
 from charrnn.text.vocabulary import Ids, Vocabulary
-
-READ_CHUNK = 1000  # characters of a long text that are read at once: what keeps its memory bounded
-
 
 _DRAWN_AHEAD = 64  # random numbers of a stream that are drawn at once
 
@@ -45,9 +43,9 @@ def read_beginning(
     """
     prime = beginning(vocabulary, prime)
     state = network.zero_state()
-    for start in range(0, len(prime), READ_CHUNK):
+    for start in range(0, len(prime), CHUNK):
         show(start, len(prime))
-        logits, state = network.forward(prime[None, start : start + READ_CHUNK], state)
+        logits, state = network.forward(prime[None, start : start + CHUNK], state)
     show(len(prime), len(prime))
     return Beginning(logits[:, -1], state)
 

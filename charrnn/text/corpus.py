@@ -19,17 +19,9 @@ from charrnn.text.vocabulary import ASCII_EQUIVALENTS, Ids, Vocabulary, count_ch
 
 # More than this share of characters outside ASCII and the text gets a vocabulary of its own.
 MAX_UNKNOWN_SHARE = 1 / 10_000
-
-
 VALIDATION_SHARE = 0.1
-
-
 MAX_NEVER_SEEN_SHARE = 0.01  # of the validation part's characters, before it is reported
-
-
 _LINES_LOOKED_AT = 1 << 18  # characters: enough to tell a sorted list
-
-
 _CHUNK = 1 << 20  # characters hashed at once
 
 

@@ -14,15 +14,11 @@ from charrnn import CharrnnError
 from charrnn.messages import Note, ignore_note, plural
 
 _STANDARD_INPUT = "standard input"
-
-
 _NOT_TEXT = {
     b"%PDF-": ("a PDF", "convert it, for example with pdftotext"),
     b"\x1f\x8b": ("compressed with gzip", "unpack it with gunzip"),
     b"PK\x03\x04": ("a zip archive, or a document kept in one", "unpack or convert it"),
 }
-
-
 _MARKS = {  # a UTF-32 mark starts like a UTF-16 one
     codecs.BOM_UTF32_LE: "utf-32",
     codecs.BOM_UTF32_BE: "utf-32",
@@ -172,30 +168,18 @@ def _binary(name: str, place: str) -> CharrnnError:
 
 
 _LOOKED_AT = 1 << 15  # bytes before and behind a place, from which its encoding is guessed
-
-
 _SHOWN = 15  # characters before and behind it that are shown as a guess reads them
-
-
 _LEAST_COHERENCE = 0.15  # of letters with those of a language, by charset-normalizer's measure
-
-
 _TIE, _TIE_OF_CP1252 = 0.05, 0.15  # of coherence: guesses no further apart are equally good; cp1252 is the likeliest
-
-
 _ENCODINGS = (
     *("cp1250", "cp1251", "cp1252", "cp1253", "cp1254", "cp1255", "cp1256", "cp1257", "iso8859_2", "iso8859_5"),
     *("iso8859_7", "koi8_r", "koi8_u", "cp437", "cp850", "cp852", "cp866", "mac_roman", "cp874"),
     *("gb18030", "big5", "cp932", "euc_jp", "cp949"),
 )
-
-
 """Those that text files are found in; of all that Python knows, one of another continent often fits by chance."""
 
 
 _WINDOWS_PUNCTUATION = b"\x85\x91\x92\x93\x94\x96\x97\xa0"
-
-
 """Ellipsis, quotes, dashes and the fixed space, in every Windows code page for a Latin script."""
 
 

@@ -39,6 +39,7 @@ def read_prime(file: str, vocabulary: Vocabulary, encoding: str, note: Note) -> 
         ) from None
 
 
+UNKNOWN = ("skip", "replace")  # what can become of characters that a model does not know
 _NAMED = 8  # unknown characters that a message names
 
 

@@ -12,36 +12,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn, Protocol
+from typing import TYPE_CHECKING, NoReturn
 
 from charrnn import CharrnnError
 from charrnn.messages import console_on, is_live, plural
 
 if TYPE_CHECKING:
     from requests import Response, Session
-
-
-class Source(Protocol):
-    """Where a text comes from."""
-
-    @property
-    def size(self) -> int:
-        """In bytes."""
-
-    @property
-    def distinct(self) -> int:
-        """How many different characters it has."""
-
-    @property
-    def sha256(self) -> str:
-        """Of its bytes."""
-
-    def read(self, advance: Callable[[int], None]) -> bytes:
-        """Get it whole; `advance` is told of every piece how many bytes it has.
-
-        Raises:
-            CharrnnError: it cannot be had, or is not the text it should be.
-        """
 
 
 @dataclass(frozen=True)
@@ -51,10 +28,17 @@ class Download:
     url: str
     sha256: str
     size: int  # bytes
-    distinct: int  # characters
+    distinct: int  # different characters
 
     def read(self, advance: Callable[[int], None]) -> bytes:
-        """Get it over https, its certificate checked; nothing is kept of what differs from the checksum."""
+        """Get it over https, its certificate checked.
+
+        Args:
+            advance: told of every piece how many bytes it has.
+
+        Raises:
+            CharrnnError: the server cannot be reached, or what comes differs from the checksum.
+        """
         from requests import exceptions
 
         data = bytearray()
@@ -157,7 +141,7 @@ class KnownText:
 
     about: str
     licence: str
-    source: Source
+    source: Download | StandardLibrary
 
 
 TEXTS = {
@@ -209,7 +193,7 @@ def put_on_disk(name: str, note: Callable[[str], None]) -> Path:
                 )
             note(f"{path} is there already")
             return path
-        with _progress(f"getting {path}", source) as advance:
+        with _progress(f"getting {path}", source.size) as advance:
             data = source.read(advance)
         write_atomically(path, data)
     except OSError as error:
@@ -218,7 +202,7 @@ def put_on_disk(name: str, note: Callable[[str], None]) -> Path:
 
 
 @contextlib.contextmanager
-def _progress(what: str, source: Source) -> Iterator[Callable[[int], None]]:
+def _progress(what: str, size: int) -> Iterator[Callable[[int], None]]:
     """A bar on a terminal while a text comes; the result is told how many bytes more have come."""
     if not is_live():
         yield lambda _: None
@@ -227,7 +211,7 @@ def _progress(what: str, source: Source) -> Iterator[Callable[[int], None]]:
 
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
     with Progress(*columns, console=console_on(sys.stderr), transient=True) as bar:
-        task = bar.add_task(what, total=source.size)
+        task = bar.add_task(what, total=size)
         yield lambda size: bar.advance(task, size)
 
 

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from charrnn.text.vocabulary import Ids
 
+SEQUENTIAL = 20_000  # characters of a validation part that is scored in one pass, not in parallel streams, at the end
 WARM_UP = 256  # characters read before the first one that is scored
 
 

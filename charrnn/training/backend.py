@@ -74,7 +74,7 @@ prepare_for_training_and_pictures()
 if not is_number(os.environ.get("TF_CPP_MIN_LOG_LEVEL", "")):
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # what matters is raised as well
 if platform.machine().lower() in ("x86_64", "amd64"):
-    # TensorFlow takes its faster set of CPU kernels by itself only where there is AVX512_VNNI (docs/speed.md, 22).
+    # TensorFlow takes its faster CPU kernels by itself only where there is AVX512_VNNI (docs/diary/speed.md, 22).
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 try:
     with _stderr_held_back(), _without("matplotlib"):

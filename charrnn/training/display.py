@@ -72,10 +72,11 @@ class ProgressDisplay:
         yield lambda _: None
 
     def finished(self, progress: Progress, characters: int) -> None:
-        """The run is finished; `characters` were scored."""
+        """The run is finished; its validation part has so many characters."""
         assert progress.final_loss is not None  # that is what finished means
+        scored = "all" if progress.final_characters == characters else f"{progress.final_characters:,} of"
         self.note(
-            f"validation loss over all {characters:,} characters in one pass: "
+            f"validation loss over {scored} {characters:,} characters: "
             f"{progress.final_loss:.4f} nats ({bits(progress.final_loss):.3f} bits)"
         )
 

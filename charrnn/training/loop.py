@@ -18,9 +18,9 @@ import numpy as np
 
 from charrnn import CharrnnError
 from charrnn.messages import plural
-from charrnn.network.config import Array, count_weights
+from charrnn.network.cells import Array
+from charrnn.network.config import count_weights
 from charrnn.network.network import Network
-from charrnn.planning.defaults import dropout_for
 from charrnn.planning.job import Job, load_last
 from charrnn.planning.schedule import (
     PATIENCE,
@@ -32,15 +32,14 @@ from charrnn.planning.schedule import (
 from charrnn.runs import checkpoint
 from charrnn.runs.folder import NotWrittenError
 from charrnn.runs.history import Report
-from charrnn.runs.records import Checkpoint, CorpusIdentity, Progress, Settings
+from charrnn.runs.records import Checkpoint, CorpusIdentity, Progress
 from charrnn.sampling.choice import Choice
 from charrnn.sampling.streams import generate
-from charrnn.text.windows import WARM_UP
 from charrnn.training.backend import Device, arithmetic, choose_device, tf
 from charrnn.training.display import ProgressDisplay
 from charrnn.training.layout import Layout, choose_layout
 from charrnn.training.stopping import Stopped, StopRequest
-from charrnn.training.trainer import SCORE_CHUNK, Trainer
+from charrnn.training.trainer import Trainer
 
 SAVE_SECONDS = 60.0  # between checkpoints at the most, where nothing else is asked for
 SAVE_COST = 0.01  # share of the time that saving after validations may take
@@ -50,13 +49,11 @@ SAMPLE_LENGTH = 160
 FEW_STEPS = 50  # updates after which no network writes words
 
 
-def train(job: Job, device: str | None, save_every: float | None, display: ProgressDisplay) -> None:
+def train(job: Job, display: ProgressDisplay) -> None:
     """Train until the job is done or somebody asks to stop.
 
     Args:
         job: what to do.
-        device: `cpu` or `gpu` to force it.
-        save_every: seconds between checkpoints, where not `SAVE_SECONDS`.
         display: shown what happens.
 
     Raises:
@@ -65,7 +62,7 @@ def train(job: Job, device: str | None, save_every: float | None, display: Progr
             number.
     """
     try:
-        _train(job, device, save_every, display)
+        _train(job, display)
     except (MemoryError, tf.errors.ResourceExhaustedError):
         if job.resume is not None:
             advice = "continue it on a machine that has more"
@@ -76,7 +73,7 @@ def train(job: Job, device: str | None, save_every: float | None, display: Progr
         raise CharrnnError(f"there is not enough memory for this training: {advice}") from None
 
 
-def _train(job: Job, device: str | None, save_every: float | None, display: ProgressDisplay) -> None:
+def _train(job: Job, display: ProgressDisplay) -> None:
     saved = job.resume.progress if job.resume else None
     if saved is None:
         message = "stopped while the training was set up: nothing is saved yet, the same command starts anew"
@@ -88,14 +85,14 @@ def _train(job: Job, device: str | None, save_every: float | None, display: Prog
         display.end()
 
     with StopRequest(message, clean_up) as request:
-        place = choose_device(device)
-        layout = choose_layout(place, job.settings, saved)
+        place = choose_device(job.call.device)
+        layout = choose_layout(place, job.settings, job.precision, saved)
         weights = count_weights(job.settings.network(job.corpus.vocabulary))
         display.note(  # before it is built, which takes a while for a very large one
             f"training {job.settings.layers} x {job.settings.units} {job.settings.cell.upper()} "
             f"({weights:,} weights) on {place.name}" + (f" in {layout.precision}" if layout.fast else "")
         )
-        training = _Training(job, place, layout, SAVE_SECONDS if save_every is None else save_every, display, request)
+        training = _Training(job, place, layout, display, request)
         training.begin()
         request.is_remembered = True
         training.run_steps()
@@ -111,19 +108,13 @@ class _Training:
     """One call's work on one run: where it stands, and what is written and shown of it."""
 
     def __init__(
-        self,
-        job: Job,
-        device: Device,
-        layout: Layout,
-        save_every: float,
-        display: ProgressDisplay,
-        request: StopRequest,
+        self, job: Job, device: Device, layout: Layout, display: ProgressDisplay, request: StopRequest
     ) -> None:
-        self.job, self.run, self.corpus = job, job.run, job.corpus
+        self.job, self.run, self.corpus, self.settings = job, job.run, job.corpus, job.settings
         self.config = job.settings.network(job.corpus.vocabulary)
         self.device = device
         self.layout = layout
-        self.save_every = save_every
+        self.save_every = SAVE_SECONDS if job.call.save_every is None else job.call.save_every
         self.display = display
         self.request = request
         self.trainer = Trainer(job.settings, job.corpus, layout, job.source)
@@ -163,22 +154,14 @@ class _Training:
             self.display.note(f"measuring the speed, to fit the training into {minutes:g} min")
             start, budget = time.monotonic(), 60 * minutes
             with self.display.first_updates() as show:
-                losses, speed = self.trainer.begin(trial_seconds(budget), show)
+                losses, speed = self.trainer.begin(self.job.final_characters, trial_seconds(budget), show)
             self.seconds_before = time.monotonic() - start
             left = budget - self.seconds_before
             total_steps = len(losses) + speed.steps_within(left, *self._sizes)
-            if self.job.dropout_is_guessed:
-                passes = total_steps / self.trainer.steps_per_epoch
-                self.trainer.set_dropout(dropout_for(len(self.corpus.training), passes))
             if total_steps < FEW_STEPS:
                 self.display.note(
                     f"{minutes:g} min are enough for {plural(total_steps, 'update')} of this network here, too few to "
                     "learn much: give it more --minutes"
-                )
-            if speed.final_pass > max(30, left / 2):
-                self.display.note(
-                    f"the validation part is large: to score the best weights over it at the end takes "
-                    f"{speed.final_pass / 60:.1f} min, {(speed.final_pass - left / 2) / 60:.1f} of them on top"
                 )
         self.progress = Progress(
             total_steps=total_steps,
@@ -190,6 +173,7 @@ class _Training:
             best_loss=None,
             loss_sum=math.fsum(losses),
             loss_count=len(losses),
+            final_characters=self.job.final_characters,
             final_loss=None,
             threads=self.device.cores,
             arithmetic=arithmetic(self.device),
@@ -197,7 +181,7 @@ class _Training:
         if losses and not losses[-1] <= self.loss_limit:
             self.give_up(losses[-1])
         if self.run.exists():
-            if not self.job.fresh:
+            if not self.job.call.fresh:
                 raise self._meanwhile()
             self.display.note(f"the old run is kept as {self.run.set_aside().folder}")
         self.request.is_remembered = True
@@ -206,11 +190,6 @@ class _Training:
             self.save()
         except NotWrittenError as error:
             raise CharrnnError(f"{error}; the training was not begun: {error.remedy}") from None
-
-    @property
-    def settings(self) -> Settings:
-        """Of the run."""
-        return self.trainer.settings
 
     @property
     def _sizes(self) -> tuple[int, int]:
@@ -467,29 +446,23 @@ class _Training:
             )
 
     def finish(self) -> None:
-        """Score the best weights in one sequential pass, and write the result down."""
+        """Score the best weights, and write the result down."""
         if self.progress.step < self.progress.total_steps:
             self.display.note(
                 f"the validation loss has not fallen since step {self.progress.best_step:,}: that is what is kept"
             )
         best = self.best or self.snapshot({})
-        network = Network(self.config, best.weights)
-        start = self.corpus.validation_start
-        warm_up = self.corpus.ids[max(0, start - 1 - WARM_UP) : start]
-        _, state = network.loss(warm_up, network.zero_state())
-        part = self.corpus.ids[start - 1 :]
-        total = 0.0
-        with self.display.final_pass(len(part) - 1) as advance:
-            for chunk in range(0, len(part) - 1, SCORE_CHUNK):
-                ids = part[chunk : chunk + SCORE_CHUNK + 1]
-                loss, state = network.loss(ids, state)
-                total += loss
-                advance(len(ids) - 1)
+        characters = self.progress.final_characters
+        with self.display.final_pass(characters) as show:
+
+            def advance(done: int) -> None:
+                show(done)
                 if self.request.signal is not None:
                     self.stop(self.request.signal)
-        final_loss = total / (len(part) - 1)
+
+            final_loss = self.trainer.final_loss(best.weights, characters, advance)
         self.best_is_saved = False
         self.best = dataclasses.replace(best, progress=dataclasses.replace(best.progress, final_loss=final_loss))
         self.progress = dataclasses.replace(self.progress, final_loss=final_loss)
         self.save_or_fail()
-        self.display.finished(self.progress, len(part) - 1)
+        self.display.finished(self.progress, len(self.corpus.ids) - self.corpus.validation_start)

@@ -62,14 +62,23 @@ class FastLSTM(keras.layers.LSTM):  # type: ignore[misc]  # Keras has no types
         outputs, h, c = lstm_over_vectors(inputs, self.arranged(), h, c)
         return tf.cast(tf.transpose(outputs, (2, 0, 1)), tf.float32), h, c
 
-    def arranged(self, embedding: Tensor | None = None) -> Arranged:
-        """This layer's weights for `lstm_over_vectors`, or, with the characters' vectors (V, E), `lstm_over_ids`."""
+    def arranged(self, embedding: Tensor | None = None, exact: bool = False) -> Arranged:
+        """This layer's weights for `lstm_over_vectors`, or, with the characters' vectors (V, E), `lstm_over_ids`.
+
+        `exact` makes the operands of the products float32.
+        """
+        operands = tf.float32 if exact else self.operands
         kernel, recurrent_kernel, bias = map(
             tf.convert_to_tensor, (self.cell.kernel, self.cell.recurrent_kernel, self.cell.bias)
         )
         if embedding is None:
-            return arrange(bias, [kernel, recurrent_kernel], self.operands)
-        return arrange(tf.matmul(embedding, kernel) + bias, [recurrent_kernel], self.operands)
+            return arrange(bias, [kernel, recurrent_kernel], operands)
+        return arrange(tf.matmul(embedding, kernel) + bias, [recurrent_kernel], operands)
+
+    def over(self, inputs: Tensor, weights: Arranged, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Run over characters or over vectors: `lstm_over_ids` or `lstm_over_vectors`."""
+        run = lstm_over_ids if inputs.dtype.is_integer else lstm_over_vectors
+        return run(inputs, weights, h, c)
 
 
 class Arranged(NamedTuple):

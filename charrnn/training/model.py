@@ -12,15 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from charrnn.network.config import GATES, Array, NetworkConfig, state_parts, weight_shapes
+from charrnn.network.cells import CELLS, Array
+from charrnn.network.config import NetworkConfig, weight_shapes
 from charrnn.training.backend import keras, tf
+from charrnn.training.cells import FAST_LAYERS, stock_layer
 from charrnn.training.layout import STOCK, Layout
-from charrnn.training.lstm import Arranged, FastLSTM, logits_of, lstm_over_ids, lstm_over_vectors
-
-LAYERS = {"lstm": keras.layers.LSTM, "gru": keras.layers.GRU, "rnn": keras.layers.SimpleRNN}
+from charrnn.training.lstm import Arranged, logits_of
 
 TensorState = list[tuple[Any, ...]]
-"""For each layer its (h, c) of an LSTM or (h,) of a GRU or RNN, each a (B, H) tensor."""
+"""For each layer the tensors that `Cell.STATE` names, each (B, H)."""
 
 
 def to_numpy(tensor: Any) -> Array:
@@ -65,19 +65,17 @@ class CharacterModel(keras.Model):  # type: ignore[misc]  # Keras has no types
         keras.utils.set_random_seed(seed)
         self.config = config
         self.dropout = dropout
-        self._dropout = tf.Variable(dropout, trainable=False)  # the same, where another value needs no new graph
         self.layout = layout
         # So that the first layer's projections of the characters, through its Glorot kernel, have variance 1: with
         # Keras' 0.05, hardly anything of a character reaches the gates until training has made it larger.
-        deviation = math.sqrt((config.embedding + GATES[config.cell] * config.units) / (2 * config.embedding))
+        deviation = math.sqrt((config.embedding + CELLS[config.cell].GATES * config.units) / (2 * config.embedding))
         self.embedding = keras.layers.Embedding(
             config.vocabulary_size, config.embedding, keras.initializers.RandomNormal(stddev=deviation)
         )
-        # The stock layers are not unrolled and have no dropout within: what lets Keras choose cuDNN on a GPU.
         self.recurrent = [
-            FastLSTM(config.units, layout.precision)
+            FAST_LAYERS[config.cell](config.units, layout.precision)
             if layout.fast
-            else LAYERS[config.cell](config.units, return_sequences=True, return_state=True)
+            else stock_layer(config.cell, config.units)
             for _ in range(config.layers)
         ]
         self.softmax = keras.layers.Dense(config.vocabulary_size)  # its logits; the loss normalises them
@@ -87,15 +85,10 @@ class CharacterModel(keras.Model):  # type: ignore[misc]  # Keras has no types
         self.softmax.build((None, config.units))
         self.built = True
 
-    def set_dropout(self, dropout: float) -> None:
-        """Change the share that is dropped; graphs that were traced with 0, or where 0 follows, are void."""
-        self.dropout = dropout
-        self._dropout.assign(dropout)
-
     def zero_state(self, batch_size: int) -> TensorState:
         """The state at the start of a stream, for B streams."""
         zeros = tf.zeros((batch_size, self.config.units))
-        return [(zeros,) * len(state_parts(self.config.cell)) for _ in range(self.config.layers)]
+        return [(zeros,) * len(CELLS[self.config.cell].STATE) for _ in range(self.config.layers)]
 
     def call(self, ids: Any, state: TensorState, dropout_seed: Any = None) -> tuple[Any, TensorState]:
         """Read characters.
@@ -108,11 +101,11 @@ class CharacterModel(keras.Model):  # type: ignore[misc]  # Keras has no types
         Returns:
             Logits of the character after each, (B, T, V), and the state after the last.
         """
-        logits, state = self._read(tf.transpose(ids), self._arranged(), state, dropout_seed)
+        logits, state = self._read(tf.transpose(ids), self._arranged(False), state, dropout_seed)
         return tf.transpose(logits, (1, 0, 2)), state
 
     def loss_sum(
-        self, ids: Any, targets: Any, weights: Any, state: TensorState, dropout_seed: Any = None
+        self, ids: Any, targets: Any, weights: Any, state: TensorState, dropout_seed: Any = None, exact: bool = False
     ) -> tuple[Any, TensorState]:
         """Weighted sum of the cross-entropies of the targets, in nats, the batch in parts side by side.
 
@@ -122,13 +115,14 @@ class CharacterModel(keras.Model):  # type: ignore[misc]  # Keras has no types
             weights: (B, T) float32, of each target.
             state: as `call` takes it.
             dropout_seed: as `call` takes it.
+            exact: compute in float32 whatever the layout says.
 
         Returns:
             The sum, a scalar, and the state after the last character.
         """
         parts = min(self.layout.parts, ids.shape[0])
         sizes = [ids.shape[0] // parts + (part < ids.shape[0] % parts) for part in range(parts)]
-        arranged = self._arranged()
+        arranged = self._arranged(exact)
         split_state = [[tf.split(tensor, sizes) for tensor in layer_state] for layer_state in state]
         total, states = tf.zeros(()), []
         for part, (part_ids, part_targets, part_weights) in enumerate(
@@ -146,12 +140,12 @@ class CharacterModel(keras.Model):  # type: ignore[misc]  # Keras has no types
         ]
         return total, joined
 
-    def _arranged(self) -> list[Arranged]:
+    def _arranged(self, exact: bool) -> list[Arranged]:
         """The weights of fast layers, for all parts of the batch."""
         if not self.layout.fast:
             return []
         embedding = tf.convert_to_tensor(self.embedding.embeddings)
-        return [layer.arranged(None if index else embedding) for index, layer in enumerate(self.recurrent)]
+        return [layer.arranged(None if index else embedding, exact) for index, layer in enumerate(self.recurrent)]
 
     def _read(
         self, ids: Any, arranged: list[Arranged], state: TensorState, dropout_seed: Any
@@ -164,12 +158,11 @@ class CharacterModel(keras.Model):  # type: ignore[misc]  # Keras has no types
             if not fast:
                 outputs, *layer_state = layer(outputs, initial_state=list(state[index]))  # (B, T, H)
             else:
-                over = lstm_over_vectors if index else lstm_over_ids
-                outputs, *layer_state = over(outputs, arranged[index], *state[index])  # (T, H, B)
+                outputs, *layer_state = layer.over(outputs, arranged[index], *state[index])  # (T, H, B)
             new_state.append(tuple(layer_state))
             if self.dropout and dropout_seed is not None:
                 layer_seed = tf.random.experimental.stateless_fold_in(dropout_seed, index)
-                outputs = dropped(outputs, self._dropout, layer_seed)
+                outputs = dropped(outputs, self.dropout, layer_seed)
         if fast:
             logits = logits_of(outputs, *map(tf.convert_to_tensor, (self.softmax.kernel, self.softmax.bias)))
         else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -11,13 +10,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from charrnn.network.config import Array, state_parts
+from charrnn.network.cells import CELLS, Array
 from charrnn.network.network import Network
+from charrnn.network.scoring import log_probabilities
 from charrnn.planning.schedule import Speed, learning_rate_at
 from charrnn.planning.warm_start import Source
 from charrnn.runs.records import Settings
 from charrnn.text.corpus import Corpus
-from charrnn.text.windows import steps_per_epoch, validation_streams, windows
+from charrnn.text.windows import SEQUENTIAL, WARM_UP, steps_per_epoch, validation_streams, windows
 from charrnn.training.backend import keras, tf
 from charrnn.training.layout import STOCK, Layout
 from charrnn.training.model import CharacterModel, TensorState, to_numpy
@@ -31,12 +31,14 @@ and validation, which do, go wrong. On tinyshakespeare after 0.9 epochs the vali
 2.14 without; after 2 epochs both are 1.78.
 """
 UNSEEN_COUNT = 0.01  # how often a symbol counts that the text does not have
-SCORE_CHUNK = 1000  # characters of a sequential pass that are scored at once
-
-
+_PACE = 200  # characters of a sequential pass that its speed is measured with
 WEIGHT_DECAY = 0.05
 """Of the kernels, times the learning rate, apart from Adam's moments: Loshchilov, Hutter (2019, arXiv:1711.05101)."""
 AVERAGE_DECAY = 0.998  # of the moving average of the weights, which is what is validated and samples
+
+
+Streams = tuple[npt.NDArray[Any], ...]
+"""As `windows.validation_streams` returns them."""
 
 
 class FusedAdam(keras.optimizers.AdamW):  # type: ignore[misc]  # Keras has no types
@@ -72,7 +74,14 @@ def log_frequencies(corpus: Corpus) -> Array:
 
 
 class Trainer:
-    """Trains one model on one corpus, step by step, and can tell and take up where it stands."""
+    """Trains one model on one corpus, step by step, and can tell and take up where it stands.
+
+    Attributes:
+        model: that the updates change.
+        average: the moving average of its weights: what is validated, and samples.
+        state: carried from update to update.
+        validation: the streams that are validated.
+    """
 
     def __init__(
         self,
@@ -93,22 +102,17 @@ class Trainer:
         )
         self.optimizer.exclude_from_weight_decay(var_names=["bias", "embeddings"])
         self.optimizer.build(self.model.trainable_variables)
-        self._averages = {name: tf.Variable(weight) for name, weight in self.model.named_weights.items()}
+        self.average = CharacterModel(settings.network(corpus.vocabulary), 0.0, settings.seed, layout)
+        self.average.from_numpy(self.model.named_weights)
+        self._is_exact = layout.precision == "float32"
         self.state: TensorState = self.model.zero_state(self.settings.batch_size)
         self.steps_per_epoch = steps_per_epoch(
             len(self.corpus.training), self.settings.batch_size, self.settings.seq_length
         )
         # No control flow to convert, and looking for it takes TensorFlow three times as long as tracing.
         self._update = tf.function(self._update_eagerly, autograph=False)
-        self._evaluate = tf.function(self.model.loss_sum, autograph=False)
-        self._validation = validation_streams(self.corpus.ids, self.corpus.validation_start, self.settings.seq_length)
-
-    def set_dropout(self, rate: float) -> None:
-        """Drop this share of every layer's outputs in the updates from here on."""
-        if bool(rate) != bool(self.settings.dropout):
-            self._update = tf.function(self._update_eagerly, autograph=False)
-        self.settings = dataclasses.replace(self.settings, dropout=rate)
-        self.model.set_dropout(rate)
+        self._evaluate = tf.function(self.average.loss_sum, autograph=False)
+        self.validation = self._streams(50_000)
 
     @property
     def characters_per_step(self) -> int:
@@ -118,7 +122,7 @@ class Trainer:
     @property
     def validation_characters(self) -> int:
         """How many characters one validation reads, warm-up and padding included."""
-        return int(self._validation[0].size)
+        return int(self.validation[0].size)
 
     def _update_eagerly(self, ids: Any, targets: Any, state: TensorState, seed: Any) -> tuple[Any, TensorState]:
         weights = tf.fill(tf.shape(ids), tf.constant(1 / self.characters_per_step))
@@ -131,8 +135,9 @@ class Trainer:
         # At first an average over the last tenth of the updates, so that it forgets how it began.
         updates = tf.cast(self.optimizer.iterations, tf.float32)
         change = 1 - tf.minimum(AVERAGE_DECAY, updates / (9 + updates))
+        averages = self.average.named_weights
         for name, weight in self.model.named_weights.items():
-            average = self._averages[name]
+            average = averages[name]
             average.assign_add(change * (weight.value - average))
         return loss, state
 
@@ -171,38 +176,64 @@ class Trainer:
 
     def weights(self) -> dict[str, Array]:
         """The moving average of the weights: what is validated, and samples."""
-        return {name: to_numpy(average) for name, average in self._averages.items()}
+        return self.average.to_numpy()
 
     def validate(self) -> float:
         """Loss over the validation part, or a fixed sample of it, in parallel streams; nats per character.
 
         It is that of the moving average of the weights.
         """
-        current = self.model.to_numpy()
-        self.model.from_numpy(self._averages)
-        try:
-            return self._validation_loss()
-        finally:
-            self.model.from_numpy(current)
+        return self._loss(self.validation)
 
-    def _validation_loss(self) -> float:
-        inputs, _, weights = self._validation
-        state = self.model.zero_state(len(inputs))
+    def final_loss(self, weights: Mapping[str, Array], characters: int, advance: Callable[[int], None]) -> float:
+        """Loss of weights over the validation part at the end of a run, in float32; nats per character.
+
+        Args:
+            weights: which take the place of the moving average.
+            characters: to score: all, or a fixed sample, spread evenly.
+            advance: told of every piece how many characters were scored.
+        """
+        ids, start = self.corpus.ids, self.corpus.validation_start
+        if len(ids) - start > SEQUENTIAL:
+            self.average.from_numpy(weights)
+            return self._loss(self._streams(characters), advance, exact=True)
+        first = max(0, start - 1 - WARM_UP)
+        network = Network(self.model.config, weights)
+        return -float(log_probabilities(network, ids[first:], start - first, advance).mean())
+
+    def _streams(self, characters: int) -> Streams:
+        return validation_streams(
+            self.corpus.ids, self.corpus.validation_start, self.settings.seq_length, limit=characters
+        )
+
+    def _loss(self, streams: Streams, advance: Callable[[int], None] = lambda _: None, exact: bool = False) -> float:
+        """Of the moving average over streams, in the precision of the updates or exactly, in float32."""
+        inputs, _, scored = streams
+        state = self.average.zero_state(len(inputs))
         total = 0.0
         for start in range(0, inputs.shape[1], self.settings.seq_length):
-            loss, state = self._validate_window(start, state)
-            total += loss
-        return total / float(weights.sum())
+            window = [array[:, start : start + self.settings.seq_length] for array in streams]
+            loss, state = self._evaluate(*map(tf.constant, window), state, exact=exact and not self._is_exact)
+            total += float(loss)
+            advance(int(window[2].sum()))
+        return total / max(1.0, float(scored.sum()))  # none are scored in the window that `_seconds` takes
 
-    def _validate_window(self, start: int, state: TensorState) -> tuple[float, TensorState]:
-        window = slice(start, start + self.settings.seq_length)
-        loss, state = self._evaluate(*(tf.constant(array[:, window]) for array in self._validation), state)
-        return float(loss), state
+    def _seconds(self, streams: Streams, exact: bool) -> float:
+        """How long `_loss` over streams takes, from one of its windows."""
+        width, length = streams[0].shape[1], self.settings.seq_length
+        window = tuple(array[:, :length] for array in streams)
+        self._loss(window, exact=exact)  # traced here
+        before = time.perf_counter()
+        self._loss(window, exact=exact)
+        return float((time.perf_counter() - before) * width / length)
 
-    def begin(self, patience: float, show: Callable[[int, float], None] = lambda *_: None) -> tuple[list[float], Speed]:
+    def begin(
+        self, final_characters: int, patience: float, show: Callable[[int, float], None] = lambda *_: None
+    ) -> tuple[list[float], Speed]:
         """Make the first updates of a run whose length is not known, and measure what it is to be planned from.
 
         Args:
+            final_characters: that `final_loss` will score.
             patience: for how many seconds to make updates, three at the least.
             show: told the number of updates made and the loss before the last of them.
 
@@ -219,24 +250,21 @@ class Trainer:
             if step > 0:  # in the first it is traced
                 seconds.append(time.perf_counter() - before)
             show(len(losses), losses[-1])
-        streams, width = self._validation[0].shape
-        state = self.model.zero_state(streams)
-        self._validate_window(0, state)  # traced here
-        before = time.perf_counter()
-        self._validate_window(0, state)
-        validation = (time.perf_counter() - before) * width / self.settings.seq_length
-        network = Network(self.model.config, self.weights())
-        part = self.corpus.ids[self.corpus.validation_start :]
-        before = time.perf_counter()
-        network.loss(part[: SCORE_CHUNK + 1], network.zero_state())
-        final_pass = (time.perf_counter() - before) * len(part) / min(SCORE_CHUNK, len(part))
+        validation = self._seconds(self.validation, exact=False)
+        if len(self.corpus.ids) - self.corpus.validation_start > SEQUENTIAL:
+            final = self._seconds(self._streams(final_characters), exact=True)
+        else:
+            network = Network(self.model.config, self.weights())
+            before = time.perf_counter()
+            log_probabilities(network, self.corpus.ids[:_PACE], 1)
+            final = (time.perf_counter() - before) * (final_characters + WARM_UP) / _PACE
         # The median: something else that the machine does for a moment must not halve a run.
-        return losses, Speed(statistics.median(seconds), validation, final_pass)
+        return losses, Speed(statistics.median(seconds), validation, final)
 
     def training_tensors(self) -> dict[str, Array]:
         """All else that a resume needs, named as `records.training_shapes` does."""
         tensors = {name: to_numpy(variable) for name, variable in self._variables().items()}
-        parts = state_parts(self.settings.cell)
+        parts = CELLS[self.settings.cell].STATE
         for layer, layer_state in enumerate(self.state):
             for part, tensor in zip(parts, layer_state, strict=True):
                 tensors[f"state.layer{layer}.{part}"] = to_numpy(tensor)
@@ -256,11 +284,10 @@ class Trainer:
     def restore(self, step: int, weights: Mapping[str, Array], training: Mapping[str, Array]) -> None:
         """Be as after update `step`, with the `weights` and `training_tensors` of then."""
         self.optimizer.iterations.assign(step)
-        for name, average in self._averages.items():
-            average.assign(weights[name])
+        self.average.from_numpy(weights)
         for name, variable in self._variables().items():
             variable.assign(training[name])
-        parts = state_parts(self.settings.cell)
+        parts = CELLS[self.settings.cell].STATE
         self.state = [
             tuple(tf.constant(training[f"state.layer{layer}.{part}"]) for part in parts)
             for layer in range(self.settings.layers)

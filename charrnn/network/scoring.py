@@ -1,0 +1,35 @@
+"""How probable a network finds a text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+
+from charrnn.network.network import Network
+
+CHUNK = 1000  # characters that are read at once: what bounds the memory
+
+
+def log_probabilities(
+    network: Network, ids: npt.NDArray[np.integer], before: int, advance: Callable[[int], None] = lambda _: None
+) -> npt.NDArray[np.float64]:
+    """How probable each character of a text is, given all before it, in one pass from the zero state.
+
+    Args:
+        network: the model.
+        ids: the text, (N,).
+        before: how many of the first are read and not scored, one at the least.
+        advance: told of every piece how many characters were scored.
+
+    Returns:
+        Natural logarithms, (N - before,).
+    """
+    state = network.zero_state()
+    found = np.zeros(len(ids) - 1)
+    for start in range(0, len(found), CHUNK):
+        end = min(start + CHUNK, len(found))
+        found[start:end], state = network.log_probabilities(ids[start : end + 1], state)
+        advance(max(0, end + 1 - before) - max(0, start + 1 - before))
+    return found[before - 1 :]
