@@ -8,7 +8,7 @@ print(model.score("The bell rang.").nats_per_character)
 
 from __future__ import annotations
 
-TYPE_CHECKING = False  # as typing.TYPE_CHECKING, which would take longer to import than all else here
+TYPE_CHECKING = False  # like typing.TYPE_CHECKING; importing typing takes longer than everything else here
 if TYPE_CHECKING:
     import os
 
@@ -20,10 +20,10 @@ __version__ = "0.1.0"
 
 
 class CharrnnError(Exception):
-    """What a user has to know, in one line: what is wrong, where, and what to do.
+    """An error for the user, in one line: what is wrong, where, and what to do.
 
     Attributes:
-        exit_code: 2 for a wrong call, 1 for a failure.
+        exit_code: 2 for incorrect usage, 1 for any other failure.
     """
 
     def __init__(self, message: str, *, exit_code: int = 1) -> None:
@@ -32,15 +32,15 @@ class CharrnnError(Exception):
 
 
 def load(where: str | os.PathLike[str] | None = None) -> LanguageModel:
-    """Load a trained model, to generate text with it and to score text.
+    """Load a trained model for generating and scoring text.
 
     Args:
-        where: a run's name or folder, or a checkpoint file; None for the run last trained. Names are looked for in
-            `checkpoints`, or in the folder that the environment variable CHARRNN_CHECKPOINTS_DIR names.
+        where: a run's name or folder, or a checkpoint file; None loads the most recently trained run. charrnn looks
+            for names in `checkpoints`, or in the folder that the environment variable CHARRNN_CHECKPOINTS_DIR names.
 
     Raises:
-        CharrnnError: there is none, or it cannot be read.
+        CharrnnError: there is no such checkpoint, or it cannot be read.
     """
-    from charrnn.language_model import LanguageModel  # and NumPy, which `import charrnn` does without
+    from charrnn.language_model import LanguageModel  # imports NumPy, which `import charrnn` avoids
 
     return LanguageModel.load(where)

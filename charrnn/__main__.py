@@ -3,7 +3,7 @@
 import sys
 
 if __name__ == "__main__" and not sys.flags.safe_path:
-    del sys.path[0]  # the working folder, where a random.py would be taken for Python's own
+    del sys.path[0]  # the working folder: a random.py there would shadow Python's own
 
 from charrnn.cli.main import main
 

@@ -1,4 +1,4 @@
-"""Files that are replaced whole, and files that are safe to open."""
+"""Writing files atomically, and opening only regular files."""
 
 from __future__ import annotations
 
@@ -13,26 +13,25 @@ _NO_SYNC = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
 
 
 def write_atomically(path: Path, data: bytes) -> bool:
-    """Replace a file so that whoever reads it sees the old or the new content, never a part.
+    """Replace a file atomically: a reader sees the old or the new content, never part of one.
 
     Returns:
-        Whether the file system has synced it, so that it outlasts a power cut; some file systems cannot.
+        Whether the file system has synced the file, so that it survives a power cut; some file systems cannot.
 
     Raises:
-        OSError: it could not be written; the old content is still there.
+        OSError: the file could not be written; its old content is unchanged.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.unlink(
-            missing_ok=True
-        )  # a killed process may have left it, or somebody a link, which is not followed
+        # A killed process may have left this file, or somebody a link, which must not be followed.
+        temporary.unlink(missing_ok=True)
         with open(temporary, "xb") as file:
             file.write(data)
             file.flush()
             is_synced = _sync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
-        with contextlib.suppress(OSError):  # what made it fail is the error; `Run.prepare` clears away what is left
+        with contextlib.suppress(OSError):  # report the first error; `Run.prepare` removes what is left
             temporary.unlink()
         raise
     sync_folder(path.parent)
@@ -50,8 +49,8 @@ def _sync(descriptor: int) -> bool:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make what was made, renamed or removed in a folder outlast a power cut, where that can be done."""
-    # Windows cannot open a folder, some network file systems not sync it.
+    """Make changes in a folder (files made, renamed or removed) survive a power cut, if the file system can."""
+    # Windows cannot open a folder, and some network file systems cannot sync one.
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -61,18 +60,18 @@ def sync_folder(folder: Path) -> None:
 
 
 def open_regular(path: Path) -> BinaryIO:
-    """Open a file for reading; a FIFO or a device is refused, and neither waited for nor touched.
+    """Open a regular file for reading; reject a FIFO or a device without waiting for it or touching it.
 
     Raises:
-        OSError: there is none, it cannot be opened, or it is not a regular file.
+        OSError: the file does not exist, cannot be opened, or is not a regular file.
     """
 
     def check(status: os.stat_result) -> None:
         if not stat.S_ISREG(status.st_mode):
             raise OSError(errno.EINVAL, "Is a directory" if stat.S_ISDIR(status.st_mode) else "Not a regular file")
 
-    check(os.stat(path))  # opening a device or a FIFO would be felt at its other end
-    # O_NONBLOCK: a FIFO that took the file's place meanwhile is not waited for.
+    check(os.stat(path))  # before opening, which the other end of a device or a FIFO would notice
+    # O_NONBLOCK: do not wait for a FIFO that has taken the file's place since the check.
     file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0)))  # noqa: SIM115
     try:
         check(os.fstat(file.fileno()))

@@ -1,4 +1,4 @@
-"""A trained model as a Python object: text from it, and how probable it finds a text."""
+"""A trained model as a Python object: it generates text and scores how probable a text is."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from charrnn.text.vocabulary import Ids
 
 @dataclass(frozen=True)
 class Score:
-    """How probable a model finds a text.
+    """How probable a text is under a model.
 
     Attributes:
-        text: as the model read it: line endings and typography may have changed.
-        nats: minus the natural logarithm of the probability of each of its characters, given all before it, (N,);
-            of a `bytes` model, of each byte.
+        text: the text as the model read it; line endings and typography may have changed.
+        nats: minus the natural logarithm of each character's probability, given all before it, (N,); for a `bytes`
+            model, of each byte's.
     """
 
     text: str
@@ -43,7 +43,7 @@ class Score:
 
     @property
     def nats_per_character(self) -> float:
-        """The mean of `nats`: the loss that training reports, for this text; nan if it is empty."""
+        """The mean of `nats`: the loss that training reports, but for this text; nan if it is empty."""
         return float(self.nats.mean()) if len(self.nats) else float("nan")
 
 
@@ -51,7 +51,7 @@ class LanguageModel:
     """A trained model.
 
     Attributes:
-        vocabulary: the characters it knows.
+        vocabulary: the characters that the model knows.
         network: the network that gives each next character a probability.
     """
 
@@ -81,21 +81,21 @@ class LanguageModel:
         """Continue a text, as `charrnn sample` does with the same options.
 
         Args:
-            prime: the text to continue; "" starts as after a newline.
-            length: how many characters at most (of a `bytes` model, bytes).
-            temperature: below 1 plays safer, above 1 wilder; 0 always takes the likeliest character.
-            top_k: choose among the k likeliest characters only.
-            top_p: choose among the likeliest that together have this probability only.
-            min_p: choose among those at least this many times as likely as the likeliest only.
-            seed: the same seed gives the same text; None draws a fresh one.
+            prime: the text to continue; "" starts as if after a newline.
+            length: the maximum number of characters (bytes for a `bytes` model).
+            temperature: below 1 makes safer choices, above 1 wilder ones; 0 always takes the likeliest character.
+            top_k: choose only among the k likeliest characters.
+            top_p: choose only among the likeliest characters that together have this probability.
+            min_p: choose only among characters at least this many times as likely as the likeliest.
+            seed: the same seed gives the same text; None draws a new one.
             stop: end before this text.
-            unknown: `skip` or `replace` characters of the prime that the model does not know; None refuses them.
+            unknown: `skip` or `replace` characters in the prime that the model does not know; None rejects them.
 
         Returns:
-            The new text, without the prime, in pieces as they are written.
+            The new text without the prime, piece by piece as the model writes it.
 
         Raises:
-            CharrnnError: a value out of its range, or characters that the model does not know.
+            CharrnnError: a value is out of range, or the model does not know a character.
         """
         for name, value, within, allowed in (
             ("length", length, length in LENGTH, LENGTH),
@@ -106,7 +106,7 @@ class LanguageModel:
                 raise CharrnnError(f"{name} is {value!r}, not {allowed}", exit_code=2)
         request = Request(
             encode_prime(
-                self.vocabulary, prime, unknown, ignore_note, 'change it, or give unknown="skip" or "replace"'
+                self.vocabulary, prime, unknown, ignore_note, 'change it, or pass unknown="skip" or unknown="replace"'
             ),
             length,
             Choice(temperature, top_k, top_p, min_p),
@@ -118,17 +118,17 @@ class LanguageModel:
         return sample.pieces()
 
     def score(self, text: str, prime: str = "") -> Score:
-        """How probable the model finds each character of a text.
+        """Compute how probable each character of a text is under the model.
 
-        It reads the prime from the zero state, and then every character of the text is scored, the first one
-        included: the probability that `generate(prime)` would have written this text at temperature 1.
+        The model reads the prime from the zero state and then scores every character of the text, including the first.
+        Together, the scores give the probability that `generate(prime)` writes this text at temperature 1.
 
         Args:
-            text: to score. Characters outside an `ascii` vocabulary are scored as its unknown symbol.
-            prime: what comes before it; "" is a newline, after which texts start.
+            text: the text to score. Characters outside an `ascii` vocabulary are scored as its unknown symbol.
+            prime: the text before it; "" stands for a newline, after which texts start.
 
         Raises:
-            CharrnnError: characters that the model does not know.
+            CharrnnError: the model does not know a character.
         """
         before = beginning(self.vocabulary, self._encode(prime))
         new = self._encode(text)

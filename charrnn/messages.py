@@ -1,4 +1,4 @@
-"""How what the user reads is worded and brought to stderr."""
+"""Wording of messages, and writing them to stderr."""
 
 from __future__ import annotations
 
@@ -7,41 +7,35 @@ import os
 import re
 import sys
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 Note = Callable[[str], None]
-"""Takes a line that tells the user what was read, changed or chosen."""
+"""Called with one line that tells the user what charrnn read, changed or chose."""
 
-TYPE_CHECKING = False  # as typing.TYPE_CHECKING, which would take longer to import
-if TYPE_CHECKING:
-    from typing import TextIO
-
-    from rich.console import Console
-
-# C0 but for tab and newline, DEL, C1, and what reorders the text around it (Unicode's bidirectional
-# embeddings, overrides and isolates). Joiners and marks, which scripts and emoji are written with, stay.
+# C0 except tab and newline, DEL, C1, and characters that reorder the text around them (Unicode's bidirectional
+# embeddings, overrides and isolates). Joiners and marks stay, because scripts and emoji need them.
 _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
-_LONG = 5000  # characters of a text that is read to be continued, from which it is shown
+_LONG = 5000  # characters: a text to continue shows its progress from this length
 # Letters and symbols without a glyph: Hangul fillers, the empty Braille cell.
 _BLANK = "\u115f\u1160\u2800\u3164\uffa0"
 
 
 def ignore_note(_: str) -> None:
-    """Drop a note: for callers that have nobody to tell."""
+    """Drop a note, for callers that have no one to show it to."""
 
 
 def say(line: str) -> None:
-    """Write one line to stderr, if there is one and it can be written to: nothing waits for its reader or its disk."""
+    """Write one line to stderr; if stderr is closed or cannot be written to, the command goes on without it."""
     if sys.stderr is not None:
         with contextlib.suppress(OSError):
             print(one_line(line), file=sys.stderr, flush=True)
 
 
 def is_live() -> bool:
-    """Whether stderr shows what is written and overwrites it, rather than keeping all of it.
+    """Whether stderr is a display on which lines can be overwritten, rather than one that keeps every line.
 
-    A notebook gives its commands a terminal and keeps every line of it, as continuous integration may.
+    A notebook gives its commands a terminal but keeps every line; continuous integration may do the same.
     """
     if sys.stderr is None or not sys.stderr.isatty():
         return False
@@ -49,13 +43,23 @@ def is_live() -> bool:
     return not (is_kept or os.environ.get("CI") or os.environ.get("TERM") == "dumb")
 
 
-def console_on(file: TextIO) -> Console:
-    """Rich's console on a terminal, whose width it asks the terminal for."""
-    from rich.console import Console  # 0.1 s: only where it is used
+@contextlib.contextmanager
+def waiting_for(what: str) -> Iterator[None]:
+    """Show on a terminal what the command waits for, and clear it again."""
+    if not is_live():
+        yield
+        return
+    line = f"{what} ..."
+    _show(line)
+    try:
+        yield
+    finally:
+        _show(f"\r{' ' * len(line)}\r")
 
-    for stale in ("COLUMNS", "LINES"):  # rich would believe them
-        os.environ.pop(stale, None)
-    return Console(file=file, highlight=False)
+
+def _show(text: str) -> None:
+    with contextlib.suppress(OSError):
+        print(text, end="", file=sys.stderr, flush=True)
 
 
 def show_reading(done: int, total: int) -> None:
@@ -68,8 +72,7 @@ def show_reading(done: int, total: int) -> None:
             say(what)
         return
     line = f"{what}: {done / total:.0%}"
-    with contextlib.suppress(OSError):
-        print(f"\r{line}" if done < total else f"\r{' ' * len(line)}\r", end="", file=sys.stderr, flush=True)
+    _show(f"\r{line}" if done < total else f"\r{' ' * len(line)}\r")
 
 
 def one_line(text: str) -> str:
@@ -78,14 +81,14 @@ def one_line(text: str) -> str:
 
 
 def show_controls(text: str) -> str:
-    """A text with control characters other than newline and tab as escapes, for a terminal."""
+    """Escape everything in a text that is invisible or would end the line."""
     return _CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def show(character: str) -> str:
-    """A character for a message: itself if it can be seen alone, else its code point."""
+    """Escape the control characters in a text, except newline and tab, for a terminal."""
     hidden = not character.isprintable() or character.isspace() or character in _BLANK
-    if hidden or unicodedata.category(character).startswith("M"):  # a mark would combine with what is before it
+    if hidden or unicodedata.category(character).startswith("M"):  # a mark would combine with the character before it
         return f"U+{ord(character):04X}"
     return character
 

@@ -1,4 +1,4 @@
-"""Ranges of numbers: each is written once and serves the command, the checkpoint's check and Python."""
+"""Ranges of numbers, each defined once for the command line, the checkpoint's check and the Python API."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Range:
-    """The finite numbers from one limit to another.
+    """The finite numbers between two limits.
 
     Attributes:
         least: the lower limit.
         most: the upper limit.
-        above: whether the lower limit itself is left out.
-        below: whether the upper limit itself is left out.
+        above: whether the lower limit itself is excluded.
+        below: whether the upper limit itself is excluded.
     """
 
     least: float
@@ -25,7 +25,7 @@ class Range:
 
     def __contains__(self, number: Any) -> bool:
         """Whether a number is finite and within the limits."""
-        within: bool = self.least <= number <= self.most and number < math.inf  # which nan is not
+        within: bool = self.least <= number <= self.most and number < math.inf  # false for nan
         return within and not (self.above and number == self.least) and not (self.below and number == self.most)
 
     def __str__(self) -> str:

@@ -1,4 +1,4 @@
-"""What stdout is for: text, to a terminal, a pipe or a file."""
+"""Writing text to stdout: a terminal, a pipe or a file."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from charrnn.messages import show_controls
 
 
 def write_text(pieces: Iterable[str], marks: Iterable[bool] = repeat(False)) -> bool:
-    """Stream text to stdout: exact and in UTF-8 to a pipe or file; on a terminal control characters and marks show.
+    """Stream text to stdout: exact UTF-8 to a pipe or file; escaped controls and highlighted marks to a terminal.
 
     Returns:
-        Whether all of it was read; a pipe's reader may have had enough before.
+        Whether all of the text was written; the reader of a pipe may close it earlier.
     """
     out = sys.stdout
     if not isinstance(out, io.TextIOWrapper):
-        raise CharrnnError("stdout is closed: there is nowhere to write the text to")
+        raise CharrnnError("stdout is closed: there is nowhere to write the text")
     on_terminal = out.isatty()
     if on_terminal:
         out.reconfigure(errors="replace")
     else:
-        out.reconfigure(encoding="utf-8", errors="surrogateescape", newline="\n")  # a path may be any bytes
+        out.reconfigure(encoding="utf-8", errors="surrogateescape", newline="\n")  # a path may contain any bytes
     piece = ""
     try:
         for piece in _highlight(map(show_controls, pieces), marks) if on_terminal else filter(None, pieces):
@@ -37,21 +37,21 @@ def write_text(pieces: Iterable[str], marks: Iterable[bool] = repeat(False)) -> 
         if on_terminal and not click.unstyle(piece).endswith("\n"):
             out.write("\n")
     except OSError as error:
-        # Python would try to write the rest once more at exit, and complain.
+        # At exit, Python would try to write the rest again, and complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())
-        if not isinstance(error, BrokenPipeError):  # whose reader has enough
+        if not isinstance(error, BrokenPipeError):  # the reader has closed it, which is no error
             raise CharrnnError(f"stdout: cannot be written to: {error.strerror or error}") from None
         return False
     return True
 
 
 def errors_for_stdout() -> str:
-    """What bytes that are not UTF-8 are to become for `write_text`: U+FFFD on a terminal, else the very bytes."""
+    """How `write_text` needs invalid UTF-8 decoded: to U+FFFD for a terminal, else so that the same bytes come out."""
     return "replace" if sys.stdout is not None and sys.stdout.isatty() else "surrogateescape"
 
 
 def _highlight(pieces: Iterable[str], marks: Iterable[bool]) -> Iterator[str]:
-    """Text for a terminal, its marked pieces in red; underlined where NO_COLOR forbids colours."""
+    """Text for a terminal, with marked pieces in red, or underlined if NO_COLOR is set."""
     for marked, run in groupby(zip(pieces, marks, strict=False), itemgetter(1)):
         text = (piece for piece, _ in run)
         if marked and os.environ.get("NO_COLOR"):

@@ -1,6 +1,6 @@
-"""Keeps what the user configured of libraries from breaking what charrnn does with them, or from changing it.
+"""Keeps the user's configuration of libraries from breaking or changing how charrnn uses them.
 
-docs/reliability.md lists the variables and files, whether they are honoured, and the test that shows it.
+docs/reliability.md lists the variables and files, whether charrnn honours them, and the test for each.
 """
 
 from __future__ import annotations
@@ -19,35 +19,35 @@ _HONOURED = (
 _SET = {
     "KERAS_BACKEND": "tensorflow",
     "KERAS_HOME": os.devnull,  # no keras.json: charrnn computes in float32
-    "MATPLOTLIBRC": os.devnull,  # no matplotlibrc: a picture has charrnn's own style
-    "MPLBACKEND": "agg",  # a notebook names one that only its own environment has
+    "MATPLOTLIBRC": os.devnull,  # no matplotlibrc: plots have charrnn's own style
+    "MPLBACKEND": "agg",  # a notebook sets one that only its own environment has
 }
 
 
 def prepare_for_the_command() -> None:
-    """Set the environment that the command starts in: one thread for NumPy's products, if the user has set none.
+    """Set the environment for the command: one thread for NumPy's products, unless the user has set a number.
 
-    The products of sampling are too small for several threads to help much. Where another program has one of the
-    cores, several threads are tens of times as slow as one.
+    The products in sampling are too small to gain much from several threads. If another program occupies one of the
+    cores, several threads are tens of times slower than one.
     """
     _forget(_OF_NUMPY)
     shell, _, wish = os.environ.get("_CHARRNN_COMPLETE", "").partition("_")
     if shell not in ("bash", "zsh", "fish") or not (
         wish == "source" or (wish == "complete" and "COMP_WORDS" in os.environ)
     ):
-        os.environ.pop("_CHARRNN_COMPLETE", None)  # no shell has set it, and click would end without a word
+        os.environ.pop("_CHARRNN_COMPLETE", None)  # not set by a shell; click would exit silently
     for variable in _THREADS:
         if not is_number(os.environ.get(variable, "")) or int(os.environ[variable]) == 0:
             os.environ[variable] = "1"
 
 
 def prepare_for_training_and_pictures() -> None:
-    """Set the environment that TensorFlow, Keras and matplotlib are imported in."""
+    """Set the environment before TensorFlow, Keras or matplotlib is imported."""
     _forget(_OF_OTHERS, _HONOURED)
     if os.environ.get("TF_ENABLE_ONEDNN_OPTS", "") not in ("0", "1"):
         os.environ.pop("TF_ENABLE_ONEDNN_OPTS", None)
     os.environ.update(_SET)
-    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # that it has no folder for its cache, say
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # for example, that it has no folder for its cache
 
 
 def is_number(value: str) -> bool:

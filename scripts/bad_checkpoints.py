@@ -150,7 +150,7 @@ def faults(outcome: Outcome, start_seconds: float) -> list[str]:
         found.append("not one line on stderr")
     if len(outcome.stderr) > 500:
         found.append("a message of more than 500 characters")
-    found += [f"{part!r} in the message" for part in ("Traceback", "defect", "enough memory") if part in outcome.stderr]
+    found += [f"{part!r} in the message" for part in ("Traceback", "a bug", "enough memory") if part in outcome.stderr]
     if outcome.seconds - start_seconds > SLOW:
         found.append(f"slow: {outcome.seconds - start_seconds:.2f} s beyond its start")
     if outcome.written:

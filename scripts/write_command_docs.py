@@ -14,19 +14,27 @@ import click
 from charrnn.cli.main import cli
 
 TARGET = Path(__file__).parent.parent / "docs" / "commands.md"
-HEAD = """# The commands
+HEAD = r"""# The commands
 
-What `charrnn --help` and the commands' own `--help` print. Written by `python scripts/write_command_docs.py`.
+The output of `charrnn --help` and of each command's `--help`, written by `python scripts/write_command_docs.py`.
 
-What a command makes (a sample's text, a picture's path) goes to stdout, everything else to stderr. Exit codes:
+Results (the text of a sample, the path of a picture) go to stdout, everything else to stderr. Exit codes:
 
 | code | meaning |
 |---|---|
-| 0 | done (also when a pipe's reader had enough, and when a run was finished already) |
-| 1 | it failed; one line says what, where, and what to do |
-| 2 | a wrong call: an option, file, run or checkpoint that is not there, a value out of its range |
-| 130 | stopped by Ctrl-C; training under way was saved (a second Ctrl-C does not wait for that) |
-| 143 | stopped by SIGTERM; training under way was saved |
+| 0 | success; also if the reader of a pipe stopped early, or if the run was already finished |
+| 1 | failure; one line says what is wrong, where, and what to do; `--debug` adds the traceback |
+| 2 | wrong call: a missing option, file, run or checkpoint, or a value out of range |
+| 130 | stopped by Ctrl-C; charrnn has saved the training (a second Ctrl-C does not wait for that) |
+| 143 | stopped by SIGTERM; charrnn has saved the training |
+
+`python -m charrnn` is the same as `charrnn`. `NO_COLOR=1` turns colors off. For completion in the shell:
+
+| shell | line | in |
+|---|---|---|
+| bash | `eval "$(_CHARRNN_COMPLETE=bash_source charrnn)"` | `~/.bashrc` |
+| zsh | `eval "$(_CHARRNN_COMPLETE=zsh_source charrnn)"` | `~/.zshrc` |
+| fish | `_CHARRNN_COMPLETE=fish_source charrnn \| source` | `config.fish` |
 """
 
 

@@ -37,7 +37,7 @@ def test_an_import_that_fails_says_what_it_said_and_what_to_do(tmp_path: Path) -
     )
     assert result.returncode == 1
     assert "its own words" in result.stderr
-    assert "cannot be imported (broken); install them anew" in result.stderr.splitlines()[-1]
+    assert "cannot be imported (broken); reinstall them" in result.stderr.splitlines()[-1]
     assert "Traceback" not in result.stderr
 
 

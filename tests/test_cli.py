@@ -40,7 +40,7 @@ def imported_by(folder: Path, *args: str) -> set[str]:
 @pytest.mark.parametrize(
     ("args", "allowed"),
     [
-        (("--help",), ("numpy",)),
+        (("--help",), ()),
         (("--version",), ()),
         (("train", "--help"), ("numpy",)),
         (("sample", "--length", "5"), ("numpy",)),
@@ -152,7 +152,7 @@ WRONG_CALLS = [
     (["train", "folder"], 2, "folder: is a directory"),
     (["train", "empty.txt"], 1, "empty.txt: empty"),
     (["train", "/dev/zero"], 1, "/dev/zero: is a device"),
-    (["train", "one.txt"], 1, "72 characters are the least"),
+    (["train", "one.txt"], 1, "needs at least 72 characters"),
     (["train", "binary.bin"], 1, "--vocabulary bytes"),
     (["train", "nul.txt"], 1, "NUL at character 5"),
     (["train", "latin.txt"], 1, "byte 0xe9 at offset 3 (line 1)"),
@@ -160,7 +160,7 @@ WRONG_CALLS = [
     (["train", "good.txt", "--units", "0"], 2, "--units"),
     (["train", "good.txt", "--dropout", "1"], 2, "--dropout"),
     (["train", "good.txt", "--learning-rate", "nan"], 2, "--learning-rate"),
-    (["train", "good.txt", "--epochs", "1", "--minutes", "1"], 2, "exclude each other"),
+    (["train", "good.txt", "--epochs", "1", "--minutes", "1"], 2, "cannot be combined"),
     (["train", "good.txt", "--minutes", "0"], 2, "--minutes"),
     (["train", "good.txt", "--cell", "transformer"], 2, "'lstm', 'gru', 'rnn'"),
     (["train", "good.txt", "--encoding", "klingon"], 2, "klingon"),
@@ -191,8 +191,8 @@ WRONG_CALLS = [
     (["sample", "--length", "99999999999999999999"], 2, "--length"),
     (["sample", "tales"], 2, "unexpected argument 'tales': --checkpoint tales names a run, --prime gives a text"),
     (["sample", "--seed", "1", "a b"], 2, "--checkpoint 'a b' names a run"),
-    (["train", "/dev/fd/0"], 2, "/dev/fd/0, which has no name of its own: name the run with --name"),
-    (["sample", "--prime", "a", "--prime-file", "good.txt"], 2, "exclude each other"),
+    (["train", "/dev/fd/0"], 2, "/dev/fd/0, which has no name of its own: choose a name with --name"),
+    (["sample", "--prime", "a", "--prime-file", "good.txt"], 2, "cannot be combined"),
     (["sample", "--temprature", "1"], 2, "--temperature"),
     (["plot-loss"], 2, "/checkpoints yet: train one with charrnn train FILE"),
     (["plot-los"], 2, "plot-los"),
@@ -368,7 +368,7 @@ def test_a_run_that_cannot_be_read_is_left_out_and_said(trained: Path, tmp_path:
 
     result = sample()
     assert (result.returncode, len(result.stdout)) == (0, 20), result.stderr
-    assert result.stderr == "checkpoints/locked: cannot be read: Permission denied; left out\n"
+    assert result.stderr == "checkpoints/locked: cannot be read: Permission denied; skipped\n"
     result = sample("--checkpoint", "locked")
     assert (result.returncode, result.stdout) == (1, "")
     assert result.stderr == "Error: checkpoints/locked: cannot be read: Permission denied\n"
@@ -431,13 +431,13 @@ def test_a_finished_run_and_a_text_that_has_grown_name_the_command_that_goes_on(
     go_on = "charrnn train --init-from small --name small-1 small.txt"
     result = charrnn("train", "small.txt")
     assert result.returncode == 0
-    assert f"go on from what it learned: {go_on}; start over: --fresh" in result.stderr
+    assert f"start a new run from its weights: {go_on}; start over: --fresh" in result.stderr
     result = charrnn("train", "small.txt", "--minutes", "5")
     assert result.returncode == 1
-    assert result.stderr.endswith(f"to go on from what it learned, give: {go_on}\n")
+    assert result.stderr.endswith(f"to start a new run from its weights: {go_on}\n")
     (tmp_path / "small.txt").write_text(text + "And more was written. " * 20)
     result = charrnn("train", "small.txt")
     assert result.returncode == 1
-    assert f"Go on from what it learned, with this text: {go_on}; or start from nothing" in result.stderr
+    assert f"Start a new run from its weights with this text: {go_on}; or start from scratch" in result.stderr
     result = charrnn(*go_on.split()[1:], "--epochs", "1")
     assert result.returncode == 0, result.stderr

@@ -56,7 +56,7 @@ def test_invalid_utf8_is_located(tmp_path: Path) -> None:
 def test_invalid_utf8_can_be_replaced_or_read_as_latin_1() -> None:
     told: list[str] = []
     assert decode("x", b"it\x92s", errors="replace", note=told.append) == "it\ufffds"
-    assert "1 invalid sequence" in told[0]
+    assert "1 invalid byte sequence" in told[0]
     assert decode("x", b"caf\xe9", encoding="iso8859-1") == "café"
 
 
@@ -89,7 +89,7 @@ def test_encodings_have_one_name() -> None:
     assert encoding_named("UTF8") == "utf-8"
     assert encoding_named("Latin-1") == encoding_named("iso-8859-1")
     for no_text in ("klingon", "rot13", "hex"):
-        with pytest.raises(CharrnnError, match="no text encoding"):
+        with pytest.raises(CharrnnError, match="unknown text encoding"):
             encoding_named(no_text)
 
 

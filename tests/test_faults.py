@@ -131,12 +131,12 @@ def test_a_save_that_fails_for_good_ends_in_an_error_and_the_same_command_goes_o
 ) -> None:
     result = charrnn(*TRAIN, **Faults(run.folder, 3, 1, errno.EACCES).for_child())
     assert result.returncode == 1
-    assert "Permission denied; the training was not begun" in result.stderr.splitlines()[-1]
+    assert "Permission denied; the training did not start" in result.stderr.splitlines()[-1]
     result = charrnn(*TRAIN, **Faults(run.folder, 200, math.inf, errno.EIO).for_child())
     assert result.returncode == 1
     kept = checkpoint.load(run.last).progress
     assert 0 < kept.step < kept.total_steps
-    assert f"what is kept is step {kept.step} of {kept.total_steps}: fix this" in result.stderr.splitlines()[-1]
+    assert f"step {kept.step} of {kept.total_steps} is kept: fix this" in result.stderr.splitlines()[-1]
     assert charrnn(*TRAIN).returncode == 0
     assert same_files(run, Run(trained / "checkpoints/small"))
     assert len(os.listdir(run.folder)) == 3

@@ -69,7 +69,7 @@ def test_where_the_folder_cannot_be_made_again_the_end_says_what_is_true(tmp_pat
         last = process.stderr.read().splitlines()[-1]
     assert process.returncode == 1
     assert f"nothing is kept, since {Path('checkpoints/small')} is gone or cannot be reached" in last
-    assert last.endswith("fix this, and the same command starts anew")
+    assert last.endswith("fix this, and the same command starts over")
 
 
 def test_best_weights_that_are_lost_while_a_run_is_stopped_do_not_end_it(tmp_path: Path, run: Run) -> None:
@@ -116,7 +116,7 @@ def test_a_rename_that_is_refused_names_another_place_and_not_room(charrnn: Comm
     result = charrnn(*TRAIN, PYTHONPATH=str(SHIMS), ALWAYS_FAILS=f"os.replace:{error}")
     assert result.returncode == 1
     last = result.stderr.splitlines()[-1]
-    assert last.endswith("the training was not begun: name another place with --checkpoints-dir")
+    assert last.endswith("the training did not start: choose another folder with --checkpoints-dir")
     assert not run.exists()
 
 
@@ -153,7 +153,7 @@ def test_a_link_that_leads_nowhere_is_refused_at_once(
 ) -> None:
     (tmp_path / "checkpoints").symlink_to("/mnt/not/mounted")
     last = refused(charrnn(*TRAIN, **without_tensorflow))
-    assert "checkpoints is a link to a folder that is not there; name another place with --checkpoints-dir" in last
+    assert "checkpoints is a link to a folder that does not exist; choose another folder with --checkpoints-dir" in last
 
 
 @pytest.mark.parametrize("length", [250, 300])

@@ -66,7 +66,7 @@ def test_the_temperature_changes_for_what_comes(talk: Any, sample: Any) -> None:
 def test_the_length_changes_for_what_comes(talk: Any) -> None:
     text, told = talk(":length 15", "The ferry", ":length 5", "")
     assert len(text) == len("The ferry") + 15 + 5
-    assert told == "15 new characters a time\n5 new characters a time\n"
+    assert told == "15 new characters at a time\n5 new characters at a time\n"
 
 
 def test_a_prime_of_the_call_comes_first(talk: Any, sample: Any) -> None:
@@ -120,7 +120,7 @@ def test_help_names_the_commands_and_what_is_set(talk: Any) -> None:
     text, told = talk(":t 0.25", ":length 1500", ":help")
     assert text == ""
     assert ":t 0.7        temperature, now 0.25" in told
-    assert ":length 500   new characters a time, now 1,500" in told
+    assert ":length 500   new characters at a time, now 1,500" in told
 
 
 def test_it_ends_when_nobody_reads(trained: Path) -> None:
@@ -152,7 +152,7 @@ def test_a_character_of_several_bytes_may_span_two_turns(monkeypatch: pytest.Mon
 def test_it_does_not_compare(trained: Path, charrnn: Command) -> None:
     result = charrnn("sample", "--interactive", "--against", trained / "small.txt")
     assert result.returncode == 2
-    assert "--interactive and --against exclude each other" in result.stderr
+    assert "--interactive and --against cannot be combined" in result.stderr
 
 
 # --- at a terminal ---------------------------------------------------------------------------

@@ -138,7 +138,7 @@ def test_minutes_take_the_place_of_epochs() -> None:
 
 
 def test_a_text_that_is_too_short_is_told_the_least_that_is_not(tmp_path: Path) -> None:
-    with pytest.raises(CharrnnError, match="72 characters are the least"):
+    with pytest.raises(CharrnnError, match="needs at least 72 characters"):
         default_settings(63, GIVEN)
     path = tmp_path / "x.txt"
     for length, enough in ((71, False), (72, True)):
@@ -185,5 +185,5 @@ def test_the_command_that_continues_knows_the_environment_and_odd_names(
 
 
 def test_the_least_length_is_found_at_once_for_the_largest_windows() -> None:
-    with pytest.raises(CharrnnError, match="are the least"):
+    with pytest.raises(CharrnnError, match="needs at least"):
         default_settings(1000, {**GIVEN, "batch_size": 65536, "seq_length": 65536})

@@ -57,7 +57,7 @@ def test_a_plain_quote_takes_the_place_of_a_typographic_one_that_the_model_lacks
     ids = encode_prime(Vocabulary("text", "\n 'd\u00e9\u00ab"), "\ufeff\u00abd\u2019\u00e9", None, told.append)
     assert ids.tolist() == [5, 3, 2, 4]
     assert told == [
-        "prime: took the byte-order mark off",
+        "prime: removed the byte-order mark",
         'prime: mapped 1 typographic character to ASCII (\u2019 to "\'")',
     ]
 
@@ -131,5 +131,5 @@ def test_characters_that_the_text_does_not_have_are_strangers_unless_the_source_
     with pytest.raises(CharrnnError, match="does not know 'H' at position 1, 'e' at position 2"):
         encode_prime(vocabulary, "Hello", None, print)
     assert len(encode_prime(vocabulary, "HxA", "skip", lambda _: None)) == 2
-    with pytest.raises(CharrnnError, match="does not know 'x' of the stop text, so it would never come to it"):
+    with pytest.raises(CharrnnError, match="does not know 'x' in the stop text, so no sample would contain it"):
         encode_stop(vocabulary, "x", print)

@@ -62,7 +62,7 @@ def test_a_terminal_made_narrow_while_training_and_the_c_locale_are_no_trouble(t
     assert child.exitstatus == 0, output
     assert "Traceback" not in output
     lines = re.split(r"\r\n|\r|\x1b\[2K", re.sub(r"\x1b\[[\d;?]*[mlh]", "", output))
-    for part, as_wide_as_before in ((" left", 1), (" % of", 0)):
+    for part, as_wide_as_before in ((" left", 1), (" % d", 0)):
         drawn = [line for line in lines if part in line][as_wide_as_before:]
         assert drawn
         assert max(map(len, drawn)) <= 10

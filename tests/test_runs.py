@@ -72,7 +72,7 @@ def test_a_history_that_is_no_file_is_neither_waited_for_nor_read(tmp_path: Path
 
 
 def test_a_history_that_is_not_there_yet_is_said(tmp_path: Path) -> None:
-    with pytest.raises(CharrnnError, match="a row for each validation"):
+    with pytest.raises(CharrnnError, match="with one row for each validation"):
         make(tmp_path, "a", 0).read_history()
 
 
@@ -97,7 +97,7 @@ def test_what_is_not_there_is_answered_with_what_is(tmp_path: Path) -> None:
     with pytest.raises(CharrnnError, match="train one with charrnn train"):
         find_run(None, str(tmp_path / "absent"))
     make(tmp_path, "one", 0, "best.safetensors")
-    with pytest.raises(CharrnnError, match=r"two: no such run in .* \(there are: one\)"):
+    with pytest.raises(CharrnnError, match=r"two: no such run in .* \(available: one\)"):
         find_run("two", str(tmp_path))
 
 

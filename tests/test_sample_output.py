@@ -70,8 +70,8 @@ def test_samples_that_did_not_come_to_the_stop_text_are_counted(chain: None, cha
     options = ("sample", "--checkpoint", "text.safetensors", "--temperature", "0", "--seed", "1")
     result = charrnn(*options, "--stop", "'", "--length", "3", "--count", "2")
     assert result.stdout == "ae\u0301'" * 2
-    assert "2 of 2 samples came to --length 3 before the stop text" in result.stderr
-    assert "the sample came to --length 3" in charrnn(*options, "--stop", "'", "--length", "3").stderr
+    assert "2 of 2 samples reached --length 3 before the stop text" in result.stderr
+    assert "the sample reached --length 3" in charrnn(*options, "--stop", "'", "--length", "3").stderr
     assert charrnn(*options, "--stop", "\u0301").stderr == ""
 
 
@@ -128,7 +128,7 @@ def test_bytes_are_written_as_whole_characters(chain: None, charrnn: Command) ->
     assert result.stdout == "a\u00e9"
     result = charrnn(*options, "noise.safetensors", "--length", "11", "--count", "2", "--json")
     assert [json.loads(line)["text"] for line in result.stdout.splitlines()] == ["a\ufffdb\na\ufffdb\na"] * 2
-    assert result.stderr.splitlines()[1:] == ["4 invalid sequences of bytes became U+FFFD"]
+    assert result.stderr.splitlines()[1:] == ["4 invalid byte sequences became U+FFFD"]
 
 
 def test_a_model_of_bytes_writes_its_very_bytes_to_a_pipe(chain: None, tmp_path: Path) -> None:
@@ -194,7 +194,7 @@ def test_a_sample_in_a_loop_is_said_and_left_as_it_is(trained: Path, charrnn: Co
     options = (*where(trained), "--length", "1000", "--seed", "1", "--temperature")
     result = charrnn(*options, "0")
     assert result.stderr.startswith("the sample with seed 1 repeats ")
-    assert result.stderr.endswith("over and over: give a --temperature above 0\n")
+    assert result.stderr.endswith("over and over: use a --temperature above 0\n")
     assert len(result.stdout) == 1000
     assert charrnn(*options, "1").stderr == ""
 
@@ -202,9 +202,9 @@ def test_a_sample_in_a_loop_is_said_and_left_as_it_is(trained: Path, charrnn: Co
 @pytest.mark.parametrize(
     ("options", "advice"),
     [
-        (("--top-k", "1"), "give a larger --top-k"),
-        (("--temperature", "0.1", "--top-k", "9"), "give a --temperature above 0.1, leave out --top-k or try another"),
-        (("--temperature", "0.1"), "give a --temperature above 0.1 or try another --seed"),
+        (("--top-k", "1"), "use a larger --top-k"),
+        (("--temperature", "0.1", "--top-k", "9"), "use a --temperature above 0.1, leave out --top-k or try another"),
+        (("--temperature", "0.1"), "use a --temperature above 0.1 or try another --seed"),
     ],
 )
 def test_what_to_change_depends_on_what_was_given(

@@ -183,7 +183,7 @@ def test_a_stop_while_the_speed_is_measured_acts_at_once(tmp_path: Path, run: Ru
         while "measuring the speed" not in process.stderr.readline():
             assert process.poll() is None
         process.send_signal(signal.SIGINT)
-        assert process.stderr.read().startswith("stopped while the training was set up: nothing is saved yet")
+        assert process.stderr.read().startswith("stopped during setup: nothing is saved yet")
     assert process.returncode == 130
     assert not run.exists()
     assert os.listdir(tmp_path / "checkpoints") == []

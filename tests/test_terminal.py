@@ -56,7 +56,7 @@ def test_a_sample_and_its_prime_are_escaped_on_a_terminal_and_exact_in_a_pipe(fo
     [
         ({**DOCUMENT, "settings": {**DOCUMENT["settings"], "cell": HOSTILE}}, r"cell is '\x1b\x07\x08"),
         ({**DOCUMENT, "settings": {**DOCUMENT["settings"], "vocabulary": "\u202e\x1b"}}, r"vocabulary is '\u202e\x1b'"),
-        ({**DOCUMENT, "format": "\x1b]0;title\x07"}, "no number"),
+        ({**DOCUMENT, "format": "\x1b]0;title\x07"}, "not a number"),
     ],
 )
 def test_a_message_about_a_file_is_escaped(tmp_path: Path, document: dict[str, object], says: str) -> None:

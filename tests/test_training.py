@@ -73,8 +73,9 @@ def test_the_final_figure_is_one_sequential_pass_over_the_whole_part(trained: Pa
     assert best.progress.final_loss == pytest.approx(best.progress.best_loss, abs=0.1)
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-@pytest.mark.parametrize("batch_size", ["8", "24"])  # one part; several, side by side, on a machine with cores
+@pytest.mark.parametrize(
+    ("precision", "batch_size"), [("float32", "8"), ("bfloat16", "24")]
+)  # one part; several, side by side, on a machine with cores
 def test_the_same_command_twice_gives_the_same_bytes(
     charrnn: Command, tmp_path: Path, tales: str, precision: str, batch_size: str
 ) -> None:
@@ -89,9 +90,9 @@ def test_the_same_command_twice_gives_the_same_bytes(
     assert saved.precision == precision
 
 
-def test_the_precision_is_measured_said_and_kept(tmp_path: Path, charrnn: Command, tales: str) -> None:
+def test_the_precision_is_reported_and_kept(tmp_path: Path, charrnn: Command, tales: str) -> None:
     (tmp_path / "small.txt").write_text(tales)
-    process = start(tmp_path, *SMALL, "--device", "cpu", "--precision", "auto", "--epochs", "12")
+    process = start(tmp_path, *SMALL, "--device", "cpu", "--precision", "auto", "--epochs", "8")
     folder = tmp_path / "checkpoints/small"
     wait_for_step(folder, 60)
     process.send_signal(signal.SIGINT)
@@ -109,13 +110,14 @@ def test_a_run_that_nobody_gave_an_end_ends_when_the_validation_loss_no_longer_f
     (tmp_path / "noise.txt").write_text("".join(random.Random(1).choices("abcdefgh", k=5000)))
     result = charrnn("train", "noise.txt", "--units", "64", "--dropout", "0", "--learning-rate", "0.02")
     assert result.returncode == 0, result.stderr
-    assert "a time worth waiting for" in result.stderr
+    assert "chosen from the size of the text" in result.stderr
     last = checkpoint.load(tmp_path / "checkpoints/noise/last.safetensors").progress
     assert last.best_step is not None
     assert last.step == last.best_step + PATIENCE * last.validate_every < last.total_steps
     assert f"has not fallen since step {last.best_step:,}" in result.stderr
     assert f"finished: {last.step:,} steps" in charrnn("train", "noise.txt").stderr
-    assert "ran with an end of its own choice, not --epochs 3" in charrnn("train", "noise.txt", "--epochs", "3").stderr
+    result = charrnn("train", "noise.txt", "--epochs", "3")
+    assert "ran with a training time chosen by charrnn, not --epochs 3" in result.stderr
 
 
 # --- stopping and going on -------------------------------------------------------------------
@@ -146,7 +148,7 @@ def test_a_stopped_run_continued_ends_in_the_same_bytes(
     tmp_path: Path, charrnn: Command, tales: str, stop: signal.Signals, code: int
 ) -> None:
     (tmp_path / "small.txt").write_text(tales)
-    options = (*SMALL, "--epochs", "12", "--dropout", "0.2", "--seed", "3")
+    options = (*SMALL, "--epochs", "8", "--dropout", "0.2", "--seed", "3")
     assert charrnn("train", "small.txt", *options, "--checkpoints-dir", "whole").returncode == 0
     process = start(tmp_path, *options)
     wait_for_step(tmp_path / "checkpoints/small", 100)
@@ -161,7 +163,7 @@ def test_a_stopped_run_continued_ends_in_the_same_bytes(
     result = charrnn("train", "small.txt")
     assert result.returncode == 0
     assert f"at step {stopped_at.step:,} of {stopped_at.total_steps:,}" in result.stderr
-    assert "not in the same bytes" not in result.stderr
+    assert "not byte-identical" not in result.stderr
     whole, continued = tmp_path / "whole/small", tmp_path / "checkpoints/small"
     for name in ("best.safetensors", "last.safetensors"):
         assert (continued / name).read_bytes() == (whole / name).read_bytes()
@@ -182,7 +184,7 @@ def test_another_machine_goes_on_and_says_that_equal_bytes_are_not_promised(
     run.save(dataclasses.replace(last, progress=before_the_end), run.read_history(), None)
     result = charrnn("train", "small.txt")
     assert result.returncode == 0, result.stderr
-    [line] = [line for line in result.stderr.splitlines() if "not in the same bytes" in line]
+    [line] = [line for line in result.stderr.splitlines() if "not byte-identical" in line]
     assert words in line
     assert checkpoint.load(run.last).progress == last.progress  # and names this machine from now on
 
@@ -196,7 +198,7 @@ def test_a_finished_run_says_so_and_changes_nothing(trained: Path, charrnn: Comm
     assert "is finished" in line
     assert "--fresh" in line
     where = f"--checkpoints-dir {folder}"
-    assert f"go on from what it learned: charrnn train {where} --init-from small --name small-1 {trained}" in line
+    assert f"start a new run from its weights: charrnn train {where} --init-from small --name small-1 {trained}" in line
     assert before == {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in (folder / "small").iterdir()}
 
 
@@ -321,7 +323,7 @@ def test_a_history_that_is_lost_or_damaged_does_not_stop_the_run(
         (folder / "history.csv").write_text(damage)
     result = charrnn("train", "small.txt")
     assert result.returncode == 0
-    assert "a new one is begun" in result.stderr
+    assert "starts a new one, without the earlier rows" in result.stderr
     assert len(rows(folder)) > 1
 
 
@@ -372,7 +374,7 @@ def test_a_file_of_twenty_lines_trains_and_a_shorter_one_is_told_the_minimum(tmp
     assert charrnn("train", "short.txt", "--epochs", "1").returncode == 0
     result = charrnn("train", "short.txt", "--epochs", "1", "--name", "x", "--batch-size", "64", "--seq-length", "100")
     assert result.returncode == 1
-    assert "7,112 characters are the least: lower --batch-size or --seq-length" in result.stderr
+    assert "needs at least 7,112 characters; lower --batch-size or --seq-length" in result.stderr
     (tmp_path / "short.txt").write_text("A short line.\n" * 508)  # 7,112 characters
     result = charrnn(
         "train", "short.txt", "--epochs", "1", "--units", "8", "--batch-size", "64", "--seq-length", "100", "--fresh"
@@ -388,7 +390,7 @@ def test_a_validation_loss_above_that_of_guessing_is_reported(tmp_path: Path, ch
     assert (
         "of the characters in the last tenth of the text, the validation part, never occur before it" in result.stderr
     )
-    says = "the validation loss stays above 4.585 nats, that of guessing: the last tenth of the text"
+    says = "the validation loss stays above 4.585 nats, the loss of guessing: the last tenth of the text"
     assert result.stderr.count(says) == 1
 
 

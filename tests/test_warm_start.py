@@ -154,13 +154,13 @@ def test_a_related_text_is_learned_better_in_as_many_updates(tmp_path: Path, cha
         (
             ["small", "--units", "64", "--layers", "1", "--cell", "gru"],
             2,
-            "of --units 32, --cell lstm, not --units 64,",
+            "with --units 32, --cell lstm, not --units 64,",
         ),
-        (["small", "--vocabulary", "bytes"], 2, "of ascii, which cannot become one of bytes"),
-        (["text.safetensors", "--vocabulary", "ascii"], 2, "of text, which cannot become one of ascii"),
-        (["bytes.safetensors", "--vocabulary", "text"], 2, "of bytes, which cannot become one of text"),
-        (["bytes.safetensors", "--encoding", "latin-1"], 2, "leave --encoding and --errors out"),
-        (["absent"], 2, "absent: no such run in checkpoints/ (there are: small)"),
+        (["small", "--vocabulary", "bytes"], 2, "the vocabulary ascii, which cannot become bytes"),
+        (["text.safetensors", "--vocabulary", "ascii"], 2, "the vocabulary text, which cannot become ascii"),
+        (["bytes.safetensors", "--vocabulary", "text"], 2, "the vocabulary bytes, which cannot become text"),
+        (["bytes.safetensors", "--encoding", "latin-1"], 2, "leave out --encoding and --errors"),
+        (["absent"], 2, "absent: no such run in checkpoints/ (available: small)"),
         (["absent.safetensors"], 2, "absent.safetensors: no such checkpoint"),
         (["new.txt"], 1, "new.txt: not a charrnn checkpoint"),
     ],
@@ -207,12 +207,12 @@ def test_a_run_goes_on_from_the_weights_that_it_took_over_whatever_became_of_the
     source.last.rename(tmp_path / "changed.safetensors")
     for where, code, says in (
         ("small", 2, "small: no such run in checkpoints/"),
-        ("changed.safetensors", 1, "checkpoints/new was started from another checkpoint than --init-from names: "),
+        ("changed.safetensors", 1, "checkpoints/new was started from a different checkpoint than --init-from names: "),
     ):
         result = charrnn("train", "new.txt", "--init-from", where)
         assert result.returncode == code
         assert says in result.stderr
-        assert "--init-from out" in result.stderr or "leave that out to continue it" in result.stderr
+        assert "leave out --init-from" in result.stderr or "leave that out to continue it" in result.stderr
     result = charrnn("train", "new.txt")
     assert result.returncode == 0, result.stderr
     assert "continuing checkpoints/new at step 0 of " in result.stderr

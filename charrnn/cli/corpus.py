@@ -16,19 +16,19 @@ def _print_texts(ctx: click.Context, _: click.Parameter, value: bool) -> None:
         ctx.exit()
 
 
-@click.command(cls=Command, short_help="Put a well-known text on this disk, to train on.")
+@click.command(cls=Command)
 @click.argument("name", type=click.Choice(list(wellknown.TEXTS)), required=False)
 @click.option(
-    "--list", is_flag=True, is_eager=True, expose_value=False, callback=_print_texts, help="Show the texts and exit."
+    "--list", is_flag=True, is_eager=True, expose_value=False, callback=_print_texts, help="List the texts and exit."
 )
 @debug_option
 def corpus(name: str | None) -> None:
-    """Put a well-known text into the current folder, as NAME.txt.
+    """Write a well-known text to NAME.txt in the current folder.
 
-    What is downloaded is checked to be the very text; a file that is there already is never changed.
+    charrnn checks every download against a known checksum, and never changes an existing file.
     """
     if name is None:
-        raise click.UsageError(f"name a text: {' or '.join(wellknown.TEXTS)} (charrnn corpus --list says more).")
+        raise click.UsageError(f"name a text: {' or '.join(wellknown.TEXTS)} (charrnn corpus --list describes them).")
     path = wellknown.put_on_disk(name, say)
     click.echo(path)
     say(f"train on it with: charrnn train {path}")

@@ -1,4 +1,4 @@
-"""The command line as a whole: every way it ends has its exit code."""
+"""The command line as a whole, with an exit code for every way that it ends."""
 
 from __future__ import annotations
 
@@ -16,15 +16,26 @@ from charrnn import CharrnnError, __version__
 from charrnn.messages import say
 from charrnn.surroundings import prepare_for_the_command
 
+_COMMANDS = {
+    "corpus": "Get a well-known text to train on.",
+    "plot-loss": "Plot the training and validation loss of runs.",
+    "sample": "Write new text from a trained model.",
+    "train": "Train a model on text files.",
+}
+
 
 class _Group(click.Group):
-    """The commands, each imported from the module of its name when it is asked for."""
+    """The commands, each imported on first use from the module of its name."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return ["corpus", "plot-loss", "sample", "train"]
+        return list(_COMMANDS)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([*_COMMANDS.items()])
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in self.list_commands(ctx):
+        if cmd_name not in _COMMANDS:
             return None
         name = cmd_name.replace("-", "_")
         command: click.Command = getattr(importlib.import_module(f"charrnn.cli.{name}"), name)
@@ -40,7 +51,7 @@ def cli() -> None:
     charrnn train text_data.txt
     charrnn sample --prime "The quick brown fox"
     charrnn plot-loss
-    """  # noqa: D301 - \\b is click's mark for lines that are not to be wrapped
+    """  # noqa: D301 - \\b tells click not to wrap these lines
 
 
 def _say_lines(text: str) -> None:
@@ -49,7 +60,7 @@ def _say_lines(text: str) -> None:
 
 
 def _fill_closed_descriptors() -> None:
-    """Let no file that is opened take the place of a closed stdin, stdout or stderr, which libraries write to."""
+    """Keep opened files from taking the place of a closed stdin, stdout or stderr, which libraries write to."""
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
@@ -58,7 +69,7 @@ def _fill_closed_descriptors() -> None:
 
 
 def _place_of(error: OSError) -> str:
-    """The file that an error names, or stdout if what is left to write there fails as well."""
+    """The file that an error names, or stdout if writing the rest there fails as well."""
     if error.filename is not None:
         return f"{error.filename}: "
     try:
@@ -69,14 +80,14 @@ def _place_of(error: OSError) -> str:
 
 
 def main() -> None:
-    """Run the command line; every way it ends has its exit code."""
+    """Run the command line and exit with the code for how it ended."""
     try:
         _main()
     finally:
         try:
             if sys.stderr is not None:
                 sys.stderr.flush()
-        except OSError:  # its reader is gone: Python would try once more at exit, and end with 120
+        except OSError:  # its reader is gone: Python would try again at exit, and exit with 120
             os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 
@@ -108,5 +119,5 @@ def _main() -> None:
         elif isinstance(error, MemoryError):
             say("Error: there is not enough memory")
         else:
-            say(f"Error: {type(error).__name__}: {error} (a defect of charrnn: --debug shows where)")
+            say(f"Error: {type(error).__name__}: {error} (a bug in charrnn: --debug shows where)")
         sys.exit(1)

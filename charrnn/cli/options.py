@@ -1,4 +1,4 @@
-"""What the commands have in common: kinds of options, and the options that several have."""
+"""Shared by the commands: kinds of options, and options that several commands have."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from charrnn.ranges import Range
 
 
 class _FiniteRange(click.FloatRange):
-    """A FloatRange that refuses nan and inf, which compare as if they were within it."""
+    """A FloatRange that rejects nan and inf, which would otherwise pass its comparisons."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """The number, if it is one within the range."""
+        """Convert a value to a finite number within the range."""
         number: float = super().convert(value, param, ctx)
         if not math.isfinite(number):
             self.fail(f"{value} is not a finite number.", param, ctx)
@@ -25,7 +25,7 @@ class _FiniteRange(click.FloatRange):
 
 
 def number(allowed: Range, kind: type = float) -> click.IntRange | _FiniteRange:
-    """The type of an option whose values are the floats, or the integers, of a range."""
+    """The type of an option whose values are the floats, or the integers, in a range."""
     most = None if allowed.most == math.inf else allowed.most
     if kind is int:
         return click.IntRange(int(allowed.least), None if most is None else int(most))
@@ -33,14 +33,14 @@ def number(allowed: Range, kind: type = float) -> click.IntRange | _FiniteRange:
 
 
 class ExperimentOption(click.Option):
-    """An option that only an experimenter needs: the help has it under a heading of its own."""
+    """An option for experiments; the help lists it under a separate heading."""
 
 
 class Command(click.Command):
-    """A command that shows its usage above the message of a wrong call, and its options under two headings."""
+    """A command that shows its usage above a usage error, and its options under two headings."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the options, those for experiments under a heading of their own."""
+        """Write the options, with those for experiments under a separate heading."""
         options = [param for param in self.get_params(ctx) if isinstance(param, click.Option)]
         for heading, wanted in (("Options", False), ("Options for experiments", True)):
             chosen = [option for option in options if isinstance(option, ExperimentOption) == wanted]
@@ -49,7 +49,7 @@ class Command(click.Command):
                     formatter.write_dl(records)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; an error of exit code 2 is a wrong call."""
+        """Run the command; report an error with exit code 2 as a usage error."""
         try:
             return super().invoke(ctx)
         except CharrnnError as error:
@@ -64,11 +64,11 @@ def _set_debug(ctx: click.Context, _: click.Parameter, value: bool) -> None:
 
 
 PATH = click.Path(allow_dash=True, readable=False)
-"""A path that the shell completes; the code that opens it checks that it is there."""
+"""A path that the shell completes; the code that opens it checks that it exists."""
 
 
 def complete_run(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
-    """The names of runs that start with what was typed, for the shell."""
+    """For the shell: the names of runs that start with the typed text."""
     from charrnn.runs.folder import all_runs
 
     return [run.name for run in all_runs(ctx.params.get("folder") or "checkpoints") if run.name.startswith(incomplete)]

@@ -12,18 +12,19 @@ from charrnn.messages import say
 from charrnn.stdout import write_text
 
 
-@click.command("plot-loss", cls=Command, short_help="Draw the training and validation loss of runs.")
+@click.command("plot-loss", cls=Command)
 @click.argument("runs", nargs=-1, metavar="[RUN]...", shell_complete=complete_run)
 @click.option(
     "--out",
     type=PATH,
     metavar="PATH",
-    help="A .png, .svg or .pdf file.  [default: loss.png in the run's folder; of several runs, beside the first]",
+    help="The .png, .svg or .pdf file to write.  "
+    "[default: loss.png in the run's folder; for several runs, next to the first one's folder]",
 )
 @folder_option
 @debug_option
 def plot_loss(runs: tuple[str, ...], out: str | None, folder: str) -> None:
-    """Draw the training and validation loss of runs (names or folders; default: the one last trained)."""
+    """Plot the training and validation loss of runs (names or folders; default: the most recently trained run)."""
     from pathlib import Path
 
     from charrnn.runs.folder import find_run
@@ -35,7 +36,7 @@ def plot_loss(runs: tuple[str, ...], out: str | None, folder: str) -> None:
     for run in found:
         reports = run.read_history()
         if not reports:
-            raise CharrnnError(f"{run.history}: no validation was made yet, there is nothing to draw")
+            raise CharrnnError(f"{run.history}: no validation yet, so there is nothing to plot")
         histories[run.name if names.count(run.name) == 1 else str(run.folder)] = reports
     path = Path(out) if out else (found[0].folder if len(found) == 1 else found[0].folder.parent) / "loss.png"
     save_loss(histories, path)

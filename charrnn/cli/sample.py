@@ -23,19 +23,17 @@ from charrnn.text.typed import UNKNOWN, encode_prime, encode_stop, read_prime, u
 
 
 def _as_utf8(_: click.Context, __: click.Parameter, text: str | None) -> str | None:
-    """Text as it was typed: in a C locale Python brings the bytes of other characters than ASCII as surrogates."""
+    """Text as it was typed: in a C locale, Python passes the bytes of non-ASCII characters as surrogates."""
     if text is None or sys.getfilesystemencoding() != "ascii":
         return text
     return os.fsencode(text).decode("utf-8", "surrogateescape")
 
 
-@click.command(
-    cls=Command, short_help="Write new text from a trained model.", context_settings={"allow_extra_args": True}
-)
+@click.command(cls=Command, context_settings={"allow_extra_args": True})
 @click.option(
     "--prime",
     callback=_as_utf8,
-    help=r"Text to continue, exactly as it is (\n stays two characters).  [default: none; starts as after a newline]",
+    help=r"Text to continue, taken literally (\n stays two characters).  [default: none; starts as if after a newline]",
 )
 @click.option("--prime-file", type=PATH, metavar="PATH", help="File with the text to continue; - is standard input.")
 @click.option(
@@ -43,62 +41,63 @@ def _as_utf8(_: click.Context, __: click.Parameter, text: str | None) -> str | N
     type=number(LENGTH, int),
     default=LENGTH_ASKED,
     show_default=True,
-    help="New characters (code points); of a model of raw bytes, bytes.",
+    help="Number of new characters (code points), or of bytes if the model's vocabulary is raw bytes.",
 )
 @click.option(
     "--stop",
     callback=_as_utf8,
-    help=r"End before this text, or at --length if it does not come; \n is a newline, \t a tab, \\ a backslash.",
+    help=r"End before this text, or at --length if it does not occur; \n is a newline, \t a tab, \\ a backslash.",
 )
 @click.option(
     "--count",
     type=number(COUNT, int),
     default=1,
     show_default=True,
-    help="Samples.  After each comes the text of --stop or else a line with % alone.",
+    help="Number of samples. Each is followed by the --stop text or, without --stop, by a line with only %.",
 )
 @click.option(
     "--temperature",
     type=number(RANGES["temperature"]),
     default=TEMPERATURE,
     show_default=True,
-    help="Below 1 plays safer, above 1 wilder; 0 always takes the likeliest.",
+    help="Below 1 makes safer choices, above 1 wilder ones; 0 always takes the likeliest character.",
 )
-@click.option("--top-k", type=number(RANGES["top_k"], int), help="Choose among the K likeliest characters only.")
+@click.option("--top-k", type=number(RANGES["top_k"], int), help="Choose only among the K likeliest characters.")
 @click.option(
     "--top-p",
     type=number(RANGES["top_p"]),
-    help="Choose among the likeliest that together have probability P only.",
+    help="Choose only among the likeliest characters that together have probability P.",
 )
 @click.option(
-    "--min-p", type=number(RANGES["min_p"]), help="Choose among those at least P times as likely as the likeliest."
+    "--min-p",
+    type=number(RANGES["min_p"]),
+    help="Choose only among characters at least P times as likely as the likeliest.",
 )
 @click.option(
     "--seed",
     type=number(SEED, int),
-    help="The same seed gives the same text. Sample K of --count has the seed that is K - 1 above.  "
-    "[default: a fresh one]",
+    help="The same seed gives the same text. With --count, sample K uses seed + K - 1.  [default: a random seed]",
 )
 @click.option(
     "--unknown",
     type=click.Choice(UNKNOWN),
-    help="Leave out or replace characters of the prime that the model does not know.  [default: refuse]",
+    help="Skip or replace characters in the prime that the model does not know.  [default: reject them]",
 )
-@click.option("--interactive", is_flag=True, help="Ask for beginnings at a prompt; :help there says what else.")
+@click.option("--interactive", is_flag=True, help="Show a prompt for texts to continue; :help lists its commands.")
 @click.option(
     "--against",
     type=PATH,
     metavar="PATH",
-    help="Say, and mark on a terminal, what of the new text (the prime does not count) is copied from this file: "
-    "the one trained on, say. The text then comes when it is complete.",
+    help="Report passages of the new text (not the prime) that are copied from PATH, for example the training text; "
+    "on a terminal, also highlight them. The text then appears only once it is complete.",
 )
 @click.option(
     "--checkpoint",
     metavar="WHERE",
     shell_complete=complete_run,
-    help="A run's name or folder, or a checkpoint file.  [default: the run last trained]",
+    help="A run's name or folder, or a checkpoint file.  [default: the most recently trained run]",
 )
-@click.option("--json", "as_json", is_flag=True, help="Write each sample as a line of JSON, with probabilities.")
+@click.option("--json", "as_json", is_flag=True, help="Write each sample as one line of JSON, with probabilities.")
 @folder_option
 @debug_option
 @click.pass_context
@@ -131,10 +130,10 @@ def sample(
             "--prime gives a text to continue"
         )
     if prime is not None and prime_file is not None:
-        raise click.UsageError("--prime and --prime-file exclude each other: give one of them.")
+        raise click.UsageError("--prime and --prime-file cannot be combined: give one of them.")
     alone = {"--against": against is not None, "--stop": stop is not None, "--count": count > 1, "--json": as_json}
     if interactive and (others := [option for option, given in alone.items() if given]):
-        raise click.UsageError(f"--interactive and {others[0]} exclude each other: give one of them.")
+        raise click.UsageError(f"--interactive and {others[0]} cannot be combined: give one of them.")
     path = find_checkpoint(checkpoint, folder, say)
     model = load(path)
     if prime_file is not None:

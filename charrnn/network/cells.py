@@ -1,7 +1,8 @@
-"""The recurrent layers, a class each: sizes, state, and a step in NumPy."""
+"""The recurrent layers, one class each: sizes, state, and a step in NumPy."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 import numpy as np
@@ -9,33 +10,31 @@ import numpy.typing as npt
 
 Array = npt.NDArray[np.float32]
 
-_HALF = np.array(0.5, np.float32)  # an array, which operations take faster than a number
+_HALF = np.array(0.5, np.float32)  # an array, because NumPy operations are faster with it than with a number
 
 
 class Cell:
-    """One recurrent layer of B streams; all it has are columns, one a stream.
+    """One recurrent layer for B streams; its arrays have one column for each stream.
 
     Attributes:
-        GATES: how many blocks of H columns its kernels have.
+        GATES: the number of blocks of H columns in its kernels.
         STATE: the names of the tensors that make up its state; the first is its output.
-        HAS_RECURRENT_BIAS: whether the recurrent product has a bias of its own, beside that of the input.
-        h: its output, (H, B); each step overwrites it. It is to be multiplied before the first.
-        above: the projection of h for what is above, biased; each step overwrites it.
+        h: its output, (H, B); each step overwrites it. Call `multiply` before the first step.
+        above: the projection of h for the layer above, bias included; each step overwrites it.
     """
 
     GATES: ClassVar[int] = 1
     STATE: ClassVar[tuple[str, ...]] = ("h",)
-    HAS_RECURRENT_BIAS: ClassVar[bool] = False
 
-    def __init__(self, gates: int, kernel: Array, recurrent_bias: Array, bias: Array, state: tuple[Array, ...]) -> None:
-        """Take up a state.
+    def __init__(self, rows: int, kernel: Array, recurrent_bias: Array, bias: Array, state: tuple[Array, ...]) -> None:
+        """Start from a state.
 
         Args:
-            gates: rows of the recurrent kernel.
-            kernel: what h is multiplied by, (gates + above, H): the recurrent kernel's rows, then those of the layer
-                above.
-            recurrent_bias: (gates, 1), or none.
-            bias: of what is above, (above, 1).
+            rows: of the recurrent kernel.
+            kernel: the matrix that multiplies h, (rows + above, H): the rows of the recurrent kernel, then those of
+                the layer above.
+            recurrent_bias: (rows, 1), or empty.
+            bias: of the layer above, (above, 1).
             state: (h, ...), each (B, H); copied.
         """
         self._recurrent_bias = recurrent_bias
@@ -43,36 +42,53 @@ class Cell:
         self.h: Array = state[0].T.copy()
         self._kernel = kernel
         self._product: Array = np.empty((len(kernel), self.h.shape[1]), np.float32)
-        self._recurrent, self.above = self._product[:gates], self._product[gates:]
+        self._recurrent, self.above = self._product[:rows], self._product[rows:]
+
+    @classmethod
+    def weight_shapes(cls, inputs: int, units: int) -> dict[str, tuple[int, ...]]:
+        """Name and shape of each weight of a layer with I inputs and H units, as in the cell's Keras layer."""
+        gates = cls.GATES * units
+        return {"kernel": (inputs, gates), "recurrent_kernel": (units, gates), "bias": (gates,)}
+
+    @classmethod
+    def projections(cls, weights: Mapping[str, Array]) -> tuple[Array, Array, Array, Array]:
+        """Arrange the weights of a layer for its steps.
+
+        Returns:
+            The kernel and the bias of the input, (I, gates) and (gates,), then those of h, (H, rows) and (rows,) or
+            (0,).
+        """
+        kernel, recurrent_kernel, bias = (cls.arrange(weights[name]) for name in ("kernel", "recurrent_kernel", "bias"))
+        return kernel, bias, recurrent_kernel, bias[:0]
 
     @staticmethod
     def arrange(weight: Array) -> Array:
-        """A kernel or bias, (..., gates), with its columns in the cell's order."""
+        """Put the columns of a kernel or bias, (..., gates), in the cell's order."""
         return weight
 
     def state(self) -> tuple[Array, ...]:
-        """A copy of what goes on to the next step, each (B, H)."""
+        """A copy of the state for the next step, each (B, H)."""
         return (self.h.T.copy(),)
 
     def multiply(self) -> None:
-        """Make of h what the next step needs, and what is above, but for its bias."""
+        """Multiply h by the kernel: the recurrent part of the next step, and `above` without its bias."""
         np.dot(self._kernel, self.h, self._product)
 
     def step(self, x: Array) -> None:
-        """Take the projection of the input, (gates, B)."""
+        """Make one step with the projection of the input, (gates, B)."""
         self.advance(x)
         self.multiply()
         np.add(self.above, self._bias, self.above)
 
     def advance(self, x: Array) -> None:
-        """Make the next h of the input's projection, (gates, B), and that of h: the first part of a step."""
+        """Compute the next h from the projections of the input, (gates, B), and of h: the first part of a step."""
         raise NotImplementedError
 
 
 class _Lstm(Cell):
-    """Long short-term memory (Hochreiter and Schmidhuber, 1997, Neural Computation 9); a kernel's gates are i, f, g, o.
+    """Long short-term memory (Hochreiter and Schmidhuber, 1997, Neural Computation 9); its gates are i, f, g, o.
 
-    Here the gates' rows are o, i, f, g; c follows them, so that i * g and f * c are one operation.
+    Here the rows of the gates are o, i, f, g, followed by c, so that i * g and f * c are one operation.
 
     sigmoid(x) = tanh(x / 2) / 2 + 1 / 2: with the weights of the three sigmoid gates halved, one tanh serves all four.
     """
@@ -80,13 +96,13 @@ class _Lstm(Cell):
     GATES = 4
     STATE = ("h", "c")
 
-    def __init__(self, gates: int, kernel: Array, recurrent_bias: Array, bias: Array, state: tuple[Array, ...]) -> None:
-        super().__init__(gates, kernel, recurrent_bias, bias, state)
+    def __init__(self, rows: int, kernel: Array, recurrent_bias: Array, bias: Array, state: tuple[Array, ...]) -> None:
+        super().__init__(rows, kernel, recurrent_bias, bias, state)
         units, streams = self.h.shape
-        rows = np.empty((5 * units, streams), np.float32)
-        self._gates, self._sigmoids, self._o = (rows[: n * units] for n in (4, 3, 1))
-        self._i, self._f, self._c = (rows[n * units : (n + 1) * units] for n in (1, 2, 4))
-        self._i_f, self._g_c = rows[units : 3 * units], rows[3 * units :]
+        work = np.empty((5 * units, streams), np.float32)
+        self._gates, self._sigmoids, self._o = (work[: n * units] for n in (4, 3, 1))
+        self._i, self._f, self._c = (work[n * units : (n + 1) * units] for n in (1, 2, 4))
+        self._i_f, self._g_c = work[units : 3 * units], work[3 * units :]
         self._c[...] = state[1].T
 
     @staticmethod
@@ -112,11 +128,19 @@ class _Lstm(Cell):
 class _Gru(Cell):
     """Gated recurrent unit (Cho et al., 2014, arXiv:1406.1078), reset after the product; its gates are z, r, h.
 
-    The rows of the first two are halved as an LSTM's are.
+    The rows of the first two are halved, as in the LSTM.
     """
 
     GATES = 3
-    HAS_RECURRENT_BIAS = True
+
+    @classmethod
+    def weight_shapes(cls, inputs: int, units: int) -> dict[str, tuple[int, ...]]:
+        return {**super().weight_shapes(inputs, units), "bias": (2, 3 * units)}  # one for the input, one for h
+
+    @classmethod
+    def projections(cls, weights: Mapping[str, Array]) -> tuple[Array, Array, Array, Array]:
+        kernel, biases, recurrent_kernel, _ = super().projections(weights)
+        return kernel, biases[0], recurrent_kernel, biases[1]
 
     @staticmethod
     def arrange(weight: Array) -> Array:

@@ -15,19 +15,19 @@ from charrnn.network.cells import CELLS, Array, Cell
 from charrnn.network.config import NetworkConfig
 
 State = list[tuple[Array, ...]]
-"""For each layer the tensors that `Cell.STATE` names, each (B, H)."""
+"""For each layer, the tensors that `Cell.STATE` names, each (B, H)."""
 
 
 quietly = np.errstate(all="ignore")
-"""Decorates what computes with the network: a script's own `np.seterr` neither breaks it nor is changed by it."""
+"""Decorates computations with the network: a script's own `np.seterr` neither breaks them nor is changed by them."""
 
 
 class Network:
     """Embedding -> recurrent layers -> softmax logits, as NumPy arrays.
 
-    The first layer's input projection is a table: (embedding @ kernel + bias), one row a character,
-    so that a step looks a row up where it would multiply a vector by a matrix. What else multiplies a layer's
-    output is one matrix: its recurrent kernel, for the next step, and below it the kernel of the layer above.
+    The first layer's input projection is a table, (embedding @ kernel + bias), with one row for each character:
+    a step looks up a row instead of multiplying a vector by a matrix. One matrix multiplies a layer's output:
+    its recurrent kernel, for the next step, stacked on the kernel of the layer above.
     """
 
     @quietly
@@ -37,20 +37,18 @@ class Network:
         self._cell = CELLS[config.cell]
         self._gates = self._cell.GATES * config.units
         kernels, biases, recurrent = [], [], []
+        names = self._cell.weight_shapes(1, 1)
         for layer in range(config.layers):
-            kernel, recurrent_kernel, bias = (
-                self._cell.arrange(weights[f"layer{layer}.{part}"]) for part in ("kernel", "recurrent_kernel", "bias")
-            )
-            bias, recurrent_bias = bias if self._cell.HAS_RECURRENT_BIAS else (bias, bias[:0])
+            kernel, bias, *of_h = self._cell.projections({name: weights[f"layer{layer}.{name}"] for name in names})
             kernels.append(kernel)
             biases.append(bias)
-            recurrent.append((recurrent_kernel, recurrent_bias))
+            recurrent.append(of_h)
         table = weights["embedding"] @ kernels[0] + biases[0]
-        # (V, gates and a cache line): rows a power of two apart would take each other's places in the cache.
+        # (V, gates and a cache line): rows a power of two apart would evict each other from the cache.
         self._table = np.pad(table, ((0, 0), (0, _CACHE_LINE // 4)))
         above = zip([*kernels[1:], weights["softmax.kernel"]], [*biases[1:], weights["softmax.bias"]], strict=True)
         self._layers = [
-            (_transposed(own, other), own_bias[:, None], other_bias[:, None])
+            (own.shape[1], _transposed(own, other), own_bias[:, None], other_bias[:, None])
             for (own, own_bias), (other, other_bias) in zip(recurrent, above, strict=True)
         ]
 
@@ -60,8 +58,8 @@ class Network:
         return [(zeros,) * len(self._cell.STATE) for _ in range(self.config.layers)]
 
     def start(self, state: State) -> Reader:
-        """Go on from a state, which is left unchanged, a character at a time."""
-        cells = [self._cell(self._gates, *layer, part) for layer, part in zip(self._layers, state, strict=True)]
+        """Start from a state, which is left unchanged, and read one character at a time."""
+        cells = [self._cell(*layer, part) for layer, part in zip(self._layers, state, strict=True)]
         return Reader(self._table, self._gates, cells)
 
     def forward(self, ids: npt.NDArray[np.integer], state: State) -> tuple[Array, State]:
@@ -69,30 +67,29 @@ class Network:
 
         Args:
             ids: (B, T).
-            state: what came before, as `zero_state` or an earlier call returned it; left unchanged.
+            state: the state before ids[:, 0], from `zero_state` or an earlier call; left unchanged.
 
         Returns:
             Logits of the character after each of them, (B, T, V), and the state after the last.
         """
-        gates = self._gates
-        x: Array = self._table[ids.T][..., :gates]  # (T, B, gates)
+        x: Array = self._table[ids.T][..., : self._gates]  # (T, B, gates)
         new_state: State = []
-        for (kernel, recurrent_bias, bias), part in zip(self._layers, state, strict=True):
-            cell = self._cell(gates, kernel[:gates], recurrent_bias, bias[:0], part)
+        for (rows, kernel, recurrent_bias, bias), part in zip(self._layers, state, strict=True):
+            cell = self._cell(rows, kernel[:rows], recurrent_bias, bias[:0], part)
             outputs = np.empty((*x.shape[:2], self.config.units), np.float32)  # (T, B, H)
             cell.multiply()
             for t in range(len(x)):
                 cell.step(x[t].T)
                 outputs[t] = cell.h.T
             new_state.append(cell.state())
-            # One product for all steps: NumPy would make one a step, and read the kernel anew for each.
-            above = outputs.reshape(-1, self.config.units) @ kernel[gates:].T + bias[:, 0]
+            # One product for all steps: NumPy would make one for each step, and read the kernel again each time.
+            above = outputs.reshape(-1, self.config.units) @ kernel[rows:].T + bias[:, 0]
             x = above.reshape(*outputs.shape[:2], len(bias))
         return x.transpose(1, 0, 2), new_state
 
     @quietly
     def log_probabilities(self, ids: npt.NDArray[np.integer], state: State) -> tuple[npt.NDArray[np.float64], State]:
-        """How probable ids[1:] are, each given what came before it.
+        """Compute how probable each of ids[1:] is, given all ids before it.
 
         Args:
             ids: (T + 1,), one stream.
@@ -106,10 +103,10 @@ class Network:
 
 
 class Reader:
-    """B streams that are read a character at a time, their state in place.
+    """Reads B streams one character at a time and updates their state in place.
 
-    What a step works on has a column for each stream: a product of kernel and state, in this order, is what
-    BLAS is fastest at, for one stream and for many; and the gates are rows that lie together.
+    The arrays of a step have one column for each stream. BLAS is fastest at the product of kernel and state in
+    this order, for one stream and for many; and the rows of a gate lie together in memory.
     """
 
     def __init__(self, table: Array, gates: int, cells: list[Cell]) -> None:
@@ -121,11 +118,11 @@ class Reader:
             cell.multiply()
 
     def state(self) -> State:
-        """A copy of it, as `Network.start` takes it."""
+        """A copy of the state, in the form that `Network.start` takes."""
         return [cell.state() for cell in self._cells]
 
     def read(self, ids: npt.NDArray[np.integer]) -> Array:
-        """Read one character of each stream, (B,): logits of the next, (B, V), until the next call."""
+        """Read one character of each stream, (B,); return logits of the next, (B, V), valid until the next call."""
         x = self._table.take(ids, axis=0)[:, : self._gates].T
         for cell in self._cells:
             cell.step(x)
@@ -145,7 +142,7 @@ _CACHE_LINE = 64  # bytes
 
 
 def _transposed(*kernels: Array) -> Array:
-    """Kernels of h, each (H, columns), as one, (all columns, H), which starts with a cache line and is read faster."""
+    """Stack kernels of h, each (H, columns), as (all columns, H), aligned to a cache line for faster reading."""
     units, columns = len(kernels[0]), sum(kernel.shape[1] for kernel in kernels)
     room = np.empty(columns * units + _CACHE_LINE // 4, np.float32)
     first = -room.__array_interface__["data"][0] % _CACHE_LINE // 4

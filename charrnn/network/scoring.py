@@ -1,4 +1,4 @@
-"""How probable a network finds a text."""
+"""How probable a text is under a network."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ import numpy.typing as npt
 
 from charrnn.network.network import Network
 
-CHUNK = 1000  # characters that are read at once: what bounds the memory
+CHUNK = 1000  # characters read at a time, to bound the memory
 
 
 def log_probabilities(
     network: Network, ids: npt.NDArray[np.integer], before: int, advance: Callable[[int], None] = lambda _: None
 ) -> npt.NDArray[np.float64]:
-    """How probable each character of a text is, given all before it, in one pass from the zero state.
+    """Compute how probable each character of a text is, given all before it, in one pass from the zero state.
 
     Args:
         network: the model.
         ids: the text, (N,).
-        before: how many of the first are read and not scored, one at the least.
-        advance: told of every piece how many characters were scored.
+        before: the number of characters at the start that are read but not scored, at least one.
+        advance: called after each piece with the number of characters scored.
 
     Returns:
         Natural logarithms, (N - before,).

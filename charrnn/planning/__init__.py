@@ -1,1 +1,1 @@
-"""What a call of `charrnn train` comes to, decided before TensorFlow is imported."""
+"""Plans a call of `charrnn train` before TensorFlow is imported."""

@@ -1,4 +1,4 @@
-"""Every default of a training: what the user left open, sized to the text, the time and the machine."""
+"""Every default of a training, fitted to the text, the time and the machine."""
 
 from __future__ import annotations
 
@@ -13,35 +13,35 @@ from charrnn.runs.records import Settings
 from charrnn.text.corpus import VALIDATION_SHARE, training_size
 from charrnn.text.windows import SEQUENTIAL, steps_per_epoch
 
-# A small text gets narrow batches: at least so many updates an epoch, so that it is learned before it
-# was seen too often.
+# A small text gets narrow batches. At least this many updates per epoch let the network learn the text before it
+# has seen it too often.
 _UPDATES_PER_EPOCH = 64
 _MIN_BATCH_SIZE, _MIN_SEQ_LENGTH = 2, 32
 _TINY_TEXT, _LONG_TEXT = 30_000, 3_000_000  # characters for training
-_SPEEDS = {"gpu": 10.0, "bfloat16": 0.45, "avx512": 0.25, "other": 0.125}
-"""Of each class of machine, for a core of a CPU; two cores of the machine of docs/diary/quality.md have about 1."""
-_MOST_CORES = 4  # that training gains from
-_LEAST_UNITS_OF_BFLOAT16 = 64  # below, converting costs more than the products gain
-_FINAL_SHARE = 0.05  # of the time, for the final loss
+_SPEEDS = {"gpu": 10.0, "bfloat16": 0.39, "avx512": 0.25, "other": 0.125}
+"""By class of machine; for CPUs, per core. Two cores of the machine in docs/diary/quality.md have about speed 1."""
+_MOST_CORES = 4  # more do not speed up training
+_LEAST_UNITS_OF_BFLOAT16 = 64  # with fewer, conversion costs more than the faster products save
+_FINAL_SHARE = 0.05  # of the training time, for the final loss
 
 
 def machine_speed(machine: str, cores: int) -> float:
-    """How fast a machine is by its class and cores; 1 is that of docs/diary/quality.md."""
+    """The relative speed of a machine, from its class and cores; the machine of docs/diary/quality.md has speed 1."""
     return _SPEEDS[machine] * (1 if machine == "gpu" else min(_MOST_CORES, cores))
 
 
 def precision_for(machine: str, units: int) -> str:
-    """The precision of an LSTM's products that is the faster on a class of machine."""
+    """The faster precision for an LSTM's products on a class of machine."""
     return "bfloat16" if machine == "bfloat16" and units >= _LEAST_UNITS_OF_BFLOAT16 else "float32"
 
 
 def final_characters_for(characters: int, settings: Settings, minutes: float) -> int:
-    """How many of the characters of the validation part the final loss is over: all, if that takes little of the time.
+    """The number of validation characters that the final loss covers: all, if that takes little of the time.
 
     Args:
-        characters: in the validation part.
-        settings: of the run.
-        minutes: on a machine of usual speed.
+        characters: number in the validation part.
+        settings: settings of the run.
+        minutes: training time on a machine of usual speed.
     """
     # Scoring has no backward pass.
     affordable = 3 * 60 * minutes * _FINAL_SHARE * usual_speed(settings.layers, settings.units)
@@ -49,20 +49,20 @@ def final_characters_for(characters: int, settings: Settings, minutes: float) ->
 
 
 def usual_speed(layers: int, units: int, batch_size: int = 32) -> float:
-    """Characters a second that a network is trained on where `machine_speed` is 1, to a third or so.
+    """Training speed in characters per second, where `machine_speed` is 1; accurate to about a third.
 
-    A step of a window takes a fixed time for each layer, and what its products take.
+    Each step of a window takes a fixed time per layer, plus the time for its products.
     """
     products = 20e-6 * (units / 512) ** 1.7 * (2 * layers - 1)
     return float(batch_size / (60e-6 * layers + batch_size * products))
 
 
 def network_for(characters: int, minutes: float) -> tuple[int, int]:
-    """The layers and units that get furthest with a text in some minutes: docs/diary/quality.md has the runs behind it.
+    """The layers and units that learn most from a text in the given time; docs/diary/quality.md has the runs.
 
     Args:
-        characters: in the training part.
-        minutes: on a machine of usual speed.
+        characters: number in the training part.
+        minutes: training time on a machine of usual speed.
     """
     if characters < _TINY_TEXT:
         return 1, 128
@@ -70,7 +70,7 @@ def network_for(characters: int, minutes: float) -> tuple[int, int]:
         return 2, _units(128 * math.sqrt(minutes), 512)
     if minutes >= 16:
         return 2, 512
-    one_layer = _units(384 * math.sqrt(minutes), 384)
+    one_layer = _units(400 * math.sqrt(minutes), 384)
     seen = 60 * minutes * usual_speed(1, one_layer) / characters
     return (2, 384) if minutes >= 1.5 or (minutes >= 0.75 and seen > 20) else (1, one_layer)
 
@@ -80,27 +80,27 @@ def _units(wanted: float, most: int) -> int:
 
 
 def dropout_for(characters: int, passes: float) -> float:
-    """Against learning a text by heart: the more, the more often it is seen and the shorter it is.
+    """The dropout that keeps a network from memorising a text: higher for more passes and for shorter texts.
 
     Args:
-        characters: in the training part.
-        passes: over it, in the whole training.
+        characters: number in the training part.
+        passes: number of passes over it in the whole training.
     """
     return round(min(0.6, max(0.0, 0.1 * math.log2(max(1, passes) * math.sqrt(1e6 / characters)) - 0.05)), 2)
 
 
 def learning_rate_for(layers: int, units: int) -> float:
-    """What the schedule falls from: the narrower and the shallower, the higher."""
+    """The highest learning rate of the schedule; narrower and shallower networks get a higher one."""
     return round((1 if layers == 1 else 0.8) * min(0.01, 0.1 / math.sqrt(units)), 4)
 
 
 def usual_minutes(characters: int, given: Mapping[str, Any], speed: float) -> float:
-    """How long a run trains: as many minutes as a machine of usual speed would need for it.
+    """The training time of a run, converted to minutes on a machine of usual speed.
 
     Args:
-        characters: in the training part.
-        given: the options that were given, by their names in `Settings`.
-        speed: of the machine, as `machine_speed` tells it.
+        characters: number in the training part.
+        given: the given options, by their names in `Settings`.
+        speed: speed of the machine, from `machine_speed`.
     """
     if given.get("epochs"):
         return float(given["epochs"] * characters / usual_speed(1, 384) / 60)
@@ -108,12 +108,12 @@ def usual_minutes(characters: int, given: Mapping[str, Any], speed: float) -> fl
 
 
 def default_settings(characters: int, given: Mapping[str, Any], speed: float = 1.0) -> Settings:
-    """Fill in what the user left open, sized to the text and the time.
+    """Complete the given options with defaults that fit the text and the time.
 
     Args:
-        characters: in the training part.
-        given: the options that were given, by their names in `Settings`.
-        speed: of the machine, as `machine_speed` tells it.
+        characters: number in the training part.
+        given: the given options, by their names in `Settings`.
+        speed: speed of the machine, from `machine_speed`.
 
     Raises:
         CharrnnError: the text is too short for the batch size and sequence length.
@@ -136,9 +136,9 @@ def default_settings(characters: int, given: Mapping[str, Any], speed: float = 1
         while training_size(minimum) < batch_size * seq_length:
             minimum += 1
         raise CharrnnError(
-            f"the text is too short: with {plural(batch_size, 'stream')} of windows of {seq_length} characters, "
-            f"{plural(minimum, 'character')} are the least"
-            + (": lower --batch-size or --seq-length" if {"batch_size", "seq_length"} & given.keys() else "")
+            f"the text is too short: training in {plural(batch_size, 'stream')} of {seq_length}-character windows "
+            f"needs at least {plural(minimum, 'character')}"
+            + ("; lower --batch-size or --seq-length" if {"batch_size", "seq_length"} & given.keys() else "")
         )
     minutes = usual_minutes(characters, given, speed)
     layers, units = network_for(characters, minutes)

@@ -1,6 +1,6 @@
-"""What a call of `charrnn train` is to do: a new run, the rest of one, or nothing.
+"""What a call of `charrnn train` does: it starts a run, continues one, or does nothing.
 
-Everything here is decided before TensorFlow is imported, so that a wrong call is answered at once.
+All this is decided before TensorFlow is imported, so that charrnn rejects a wrong call at once.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ class Call:
     """A call of `charrnn train`.
 
     Attributes:
-        files: the text files, in the order they are joined; `-` is standard input.
-        given: the options that were given, by their names in `Settings`; `init_from` says where a checkpoint is.
-        folder: where runs are kept.
-        name: of the run; None takes the first file's stem.
-        fresh: start over even if there is a run of that name.
-        device: `cpu` or `gpu` if it was given.
-        save_every: seconds between checkpoints if they were given.
+        files: the text files, in the order in which charrnn joins them; `-` is standard input.
+        given: the given options, by their names in `Settings`; `init_from` locates a checkpoint.
+        folder: the folder that contains the runs.
+        name: name of the run; None takes the first file's stem.
+        fresh: whether to start over even if a run of that name exists.
+        device: `cpu` or `gpu`; None if not given.
+        save_every: seconds between checkpoints; None if not given.
     """
 
     files: Sequence[str]
@@ -58,18 +58,18 @@ class Call:
 
 @dataclass(frozen=True)
 class Job:
-    """A training to be done.
+    """A planned training.
 
     Attributes:
-        call: that asked for it.
-        run: the folder it is kept in.
+        call: the call that asked for it.
+        run: the run, with its folder.
         corpus: the text.
-        settings: all of them, chosen or given.
-        precision: of the products of matrices, for a new run on a CPU.
-        final_characters: that the final loss of a new run is over.
-        resume: where the run stands, None for a new one.
-        source: what a new run takes its first weights from, None where it learns from nothing.
-        commands: for the user to type.
+        settings: all settings, chosen or given.
+        precision: precision of the matrix products, for a new run on a CPU.
+        final_characters: number of characters that the final loss of a new run covers.
+        resume: the run's last checkpoint; None for a new run.
+        source: the model whose weights a new run starts from; None if there is none.
+        commands: commands for the user to type.
     """
 
     call: Call
@@ -85,7 +85,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Commands:
-    """What the user can type next."""
+    """Commands that the user can type next."""
 
     resume: str  # continues the run
     sample: str  # samples from it
@@ -96,19 +96,19 @@ def plan_training(call: Call, note: Note) -> Job | str:
     """Decide what `charrnn train` does.
 
     Args:
-        call: what it was called with.
-        note: told, a line each, what was read and chosen.
+        call: the call, with its options.
+        note: called with one line for each thing that charrnn read or chose.
 
     Returns:
-        The job, or, where the run is finished, a line that says so.
+        The job, or, if the run is finished, one line that says so.
 
     Raises:
-        CharrnnError: the files, the options or the run do not allow it.
+        CharrnnError: the files, the options or the run do not permit training.
     """
     files, given = call.files, call.given
     if call.name is None and is_nameless(files[0]):
         what = "standard input" if files[0] == "-" else f"{files[0]}, which has no name of its own"
-        raise CharrnnError(f"reading {what}: name the run with --name", exit_code=2)
+        raise CharrnnError(f"cannot name the run after {what}: choose a name with --name", exit_code=2)
     if "encoding" in given:
         given = {**given, "encoding": encoding_named(given["encoding"])}
     contents = read_bytes(files)
@@ -124,7 +124,7 @@ def plan_training(call: Call, note: Note) -> Job | str:
             if resume is None:
                 raise
             raise CharrnnError(
-                f"{error}; to continue {run.folder} leave --init-from out", exit_code=error.exit_code
+                f"{error}; to continue {run.folder}, leave out --init-from", exit_code=error.exit_code
             ) from None
         given = {**given, "init_from": source.checksum}
     model = None
@@ -135,7 +135,7 @@ def plan_training(call: Call, note: Note) -> Job | str:
         given, model = {**given, **source.settings(given)}, source.model.vocabulary
     if resume is None and given.get("vocabulary") == "bytes" and ("encoding" in given or "errors" in given):
         raise CharrnnError(
-            "a vocabulary of bytes reads the files as they are: leave --encoding and --errors out", exit_code=2
+            "a byte vocabulary reads the files as raw bytes: leave out --encoding and --errors", exit_code=2
         )
 
     machine = machine_class(call.device)
@@ -150,22 +150,22 @@ def plan_training(call: Call, note: Note) -> Job | str:
     else:
         settings = resume.settings
         identity = CorpusIdentity.of(corpus)
-        characters = corpus.vocabulary.characters  # which differ in a forged file only
+        characters = corpus.vocabulary.characters  # which differ only in a forged file
         if identity != resume.corpus or characters != resume.vocabulary.characters:
             raise CharrnnError(
                 f"{run.folder} trains on another text ({plural(resume.corpus.characters, 'character')}; "
                 f"{' '.join(files)} has {identity.characters:,}"
                 + (", but not the same ones" if identity.characters == resume.corpus.characters else "")
-                + f"). Go on from what it learned, with this text: {commands.go_on}; "
-                "or start from nothing, with --name NAME or --fresh"
+                + f"). Start a new run from its weights with this text: {commands.go_on}; "
+                "or start from scratch with --name NAME or --fresh"
             )
         if resume.progress.finished:
             return (
                 f"{run.folder} is finished: {plural(resume.progress.step, 'step')}, validation loss "
                 f"{resume.progress.final_loss:.4f} nats per character. Sample from it: {commands.sample}; "
-                f"go on from what it learned: {commands.go_on}; start over: --fresh"
+                f"start a new run from its weights: {commands.go_on}; start over: --fresh"
             )
-    advice = "continue it on a machine that has more" if resume else "start from a smaller model" if source else ""
+    advice = "continue on a machine with more memory" if resume else "start from a smaller model" if source else ""
     _refuse_too_large(settings, corpus.vocabulary, advice or "lower --units or --layers")
     for line in notes:
         note(line)
@@ -175,14 +175,14 @@ def plan_training(call: Call, note: Note) -> Job | str:
     return Job(call, run, corpus, settings, precision, final_characters, resume, source, commands)
 
 
-_COPIES = 5  # of the weights that training keeps: they, their gradients, two moments, the moving average
+_COPIES = 5  # training keeps the weights, their gradients, two moments and the moving average
 
 
 def _refuse_too_large(settings: Settings, vocabulary: Vocabulary, advice: str) -> None:
-    """Refuse a network whose weights alone, with all that training keeps of each, do not fit into the memory.
+    """Reject a network whose weights, with all that training keeps for each of them, do not fit into memory.
 
     Raises:
-        CharrnnError: it is one.
+        CharrnnError: they do not fit.
     """
     weights = count_weights(settings.network(vocabulary))
     limit = memory_limit()
@@ -194,17 +194,17 @@ def _refuse_too_large(settings: Settings, vocabulary: Vocabulary, advice: str) -
 
 
 def load_last(run: Run) -> Checkpoint | None:
-    """Where a run stands, None if there is no such run yet.
+    """The last checkpoint of a run; None if there is no such run yet.
 
     Raises:
-        CharrnnError: there is one, but it cannot be continued.
+        CharrnnError: the run exists, but cannot be continued.
     """
     if not run.exists():
         return None
     try:
         last = checkpoint.load(run.last)
         if not last.training:
-            raise CharrnnError(f"{run.last}: has only weights to sample from, nothing to continue")
+            raise CharrnnError(f"{run.last}: holds weights to sample from, but no training state to continue from")
     except CharrnnError as error:
         raise CharrnnError(f"{error}; start over with --fresh, which keeps {run.folder} under another name") from None
     return last
@@ -222,20 +222,20 @@ def _refuse_changes(run: Run, settings: Settings, finished: bool, given: Mapping
     if not changed:
         return
     old = {name: getattr(settings, name) for name in changed}
-    if "epochs" in changed or "minutes" in changed:  # at the most one of the two is set
+    if "epochs" in changed or "minutes" in changed:  # at most one of the two is set
         old |= {"epochs": settings.epochs, "minutes": settings.minutes}
-    if "init_from" in changed:  # a checksum, which says nothing to anybody
-        began = "from another checkpoint than --init-from names" if settings.init_from else "without --init-from"
+    if "init_from" in changed:  # a checksum, which means nothing to the user
+        began = "from a different checkpoint than --init-from names" if settings.init_from else "without --init-from"
         how = f"was started {began}"
     else:
         before = [option(n, v) for n, v in old.items() if v is not None]
         if "epochs" in old and settings.open_ended:
-            before.append("an end of its own choice")
+            before.append("a training time chosen by charrnn")
         how = (
             f"{'ran' if finished else 'was started'} with {', '.join(before)}, "
             f"not {', '.join(option(n, v) for n, v in changed.items())}"
         )
-    more = f"; to go on from what it learned, give: {go_on}" if finished else ""
+    more = f"; to start a new run from its weights: {go_on}" if finished else ""
     raise CharrnnError(
         f"{run.folder} {'is finished; it ' if finished else ''}{how}: "
         + ("" if finished else "leave that out to continue it, or ")
@@ -254,7 +254,7 @@ def _commands(call: Call, run: Run) -> Commands:
     options = [] if call.device is None else ["--device", call.device]
     options += [] if call.save_every is None else ["--save-every", f"{call.save_every:g}"]
     separator = ["--"] if any(file.startswith("-") and file != "-" for file in files) else []
-    # What a shell gave as /dev/fd/63 has to be typed again.
+    # /dev/fd/63 exists only for this command: the user must type the shell's <(...) again.
     typed = ["<(...)" if is_nameless(file) and file != "-" else shlex.quote(file) for file in files]
     texts = " ".join([*separator, *typed])
     return Commands(

@@ -1,4 +1,4 @@
-"""What this process may use of its machine: its class, its cores and its memory. All of it is read, none timed."""
+"""The machine's class, and the cores and memory that this process may use: all read from the system, none timed."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ _CGROUPS = Path("/sys/fs/cgroup")
 
 
 def machine_class(device: str | None = None) -> str:
-    """What a run's defaults depend on of the machine: `gpu`, `bfloat16`, `avx512` or `other`.
+    """The class of the machine, which a run's defaults depend on: `gpu`, `bfloat16`, `avx512` or `other`.
 
-    `bfloat16` is a processor with products of bfloat16. Only Linux tells what a processor has.
+    `bfloat16` is a processor with bfloat16 products. Only Linux reports what a processor supports.
 
     Args:
-        device: `cpu` leaves a GPU out.
+        device: `cpu` ignores a GPU.
     """
     if device != "cpu" and NVIDIA.exists() and importlib.util.find_spec("nvidia") is not None:
-        return "gpu"  # and CUDA's libraries, which the extra charrnn[cuda] installs
+        return "gpu"  # CUDA's libraries are there too: the extra charrnn[cuda] installs them
     with contextlib.suppress(OSError):
         flags = set(CPUINFO.read_text(encoding="utf-8", errors="replace").split())
         if flags & {"avx512_bf16", "amx_bf16"}:
@@ -33,19 +33,19 @@ def machine_class(device: str | None = None) -> str:
 
 
 def usable_cores() -> int:
-    """The number of cores that the process may run on."""
+    """The number of cores that this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def memory_limit() -> int | None:
-    """The most memory that the process can get, in bytes: of the machine, its cgroup and its rlimits the least.
+    """The memory that this process can get, in bytes: the lowest limit of the machine, its cgroup and its rlimits.
 
-    None if the system does not tell.
+    None if the system does not report it.
     """
     limits = [*_cgroup_limits()]
     with contextlib.suppress(AttributeError, ValueError, OSError):  # Windows has no sysconf
         limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    with contextlib.suppress(ImportError):  # nor rlimits
+    with contextlib.suppress(ImportError):  # Windows has no rlimits either
         import resource
 
         for kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA):
@@ -56,7 +56,7 @@ def memory_limit() -> int | None:
 
 
 def _cgroup_limits() -> Iterator[int]:
-    """The limits of the process's control group and of those around it, Linux's versions 1 and 2."""
+    """The limits of this process's control group and its ancestors, for Linux cgroup versions 1 and 2."""
     with contextlib.suppress(OSError, ValueError):
         for line in Path("/proc/self/cgroup").read_text().splitlines():
             _, controllers, group = line.split(":", 2)

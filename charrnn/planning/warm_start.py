@@ -1,4 +1,4 @@
-"""Starting from what another run learned: its network's sizes, and its weights, character by character."""
+"""Starting from another run's model: with its network's sizes and, character by character, its weights."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from charrnn.text.vocabulary import Vocabulary
 
 _SIZES = ("embedding", "units", "layers", "cell")
 _GOES_ON_AS = {"ascii": (None, "ascii", "text"), "text": ("text",), "bytes": ("bytes",)}
-"""The kinds that a vocabulary of a kind can grow into; the first is taken where none is asked for."""
-_CHARACTERS_READ = 1000  # to see how large the source's logits are
+"""The kinds that each kind of vocabulary can become; the first applies if the user gives none."""
+_CHARACTERS_READ = 1000  # to measure how large the source's logits are
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Source:
 
     Attributes:
         path: its file, for messages.
-        model: what is in it.
+        model: the contents of that file.
     """
 
     path: Path
@@ -39,23 +39,23 @@ class Source:
 
     @property
     def checksum(self) -> str:
-        """What a run remembers of it."""
+        """The checksum that the run stores to recognise this model."""
         return checkpoint.checksum(self.model)
 
     def settings(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """What a run takes over: the network's sizes, and the kind of vocabulary (None: the text decides).
+        """The settings that a run takes over: the network's sizes and the kind of vocabulary (None: the text decides).
 
         Args:
-            given: the options that were given, by their names in `records.Settings`.
+            given: the given options, by their names in `records.Settings`.
 
         Raises:
-            CharrnnError: they contradict it.
+            CharrnnError: the options contradict the model.
         """
         sizes = {name: getattr(self.model.settings, name) for name in _SIZES}
         changed = {name: value for name, value in sizes.items() if given.get(name, value) != value}
         if changed:
             raise CharrnnError(
-                f"{self.path} is a network of {', '.join(f'--{name} {value}' for name, value in changed.items())}, "
+                f"{self.path} is a network with {', '.join(f'--{name} {value}' for name, value in changed.items())}, "
                 f"not {', '.join(f'--{name} {given[name]}' for name in changed)}: leave that out to start from it",
                 exit_code=2,
             )
@@ -63,14 +63,14 @@ class Source:
         wanted = given.get("vocabulary") or kinds[0]
         if wanted not in kinds:
             raise CharrnnError(
-                f"{self.path} has a vocabulary of {kind}, which cannot become one of {wanted}: "
-                f"leave --vocabulary {wanted} out to start from it",
+                f"{self.path} has the vocabulary {kind}, which cannot become {wanted}: "
+                f"leave out --vocabulary {wanted} to start from it",
                 exit_code=2,
             )
         return {**sizes, "vocabulary": wanted}
 
     def summary(self, vocabulary: Vocabulary) -> str:
-        """A line on what is taken over, and how much of a text's vocabulary is new."""
+        """One line on the model, and on how many of the text's characters are new to it."""
         settings, source = self.model.settings, self.model.vocabulary
         known = len(source.known_characters)
         new = sum(character not in source for character in vocabulary.seen_characters)
@@ -80,29 +80,29 @@ class Source:
         )
 
     def initial_weights(self, corpus: Corpus, fresh: Mapping[str, Array]) -> dict[str, Array]:
-        """The weights that a model starts with on a new text.
+        """The weights with which a model starts on a new text.
 
-        Of a character that the source does not know, the embedding row and the softmax column are a new model's. Its
-        bias is its log frequency, raised to where the source's logits are: so it starts, over the contexts that the
-        source can read, about as probable as it is frequent.
+        For a character that the source does not know, the embedding row and the softmax column are a new model's.
+        Its bias is its log frequency, raised to the level of the source's logits. The character therefore starts
+        about as probable as it is frequent, over the contexts that the source can read.
 
         Args:
             corpus: the text.
             fresh: the weights of a new model for its vocabulary, with log frequencies as the softmax biases.
 
         Returns:
-            As `config.weight_shapes` names them.
+            The weights, named as in `config.weight_shapes`.
         """
         known, ids = _shared(corpus.vocabulary, self.model.vocabulary)
         weights = dict(self.model.weights)
         embedding, kernel, bias = (fresh[name].copy() for name in ("embedding", "softmax.kernel", "softmax.bias"))
         if len(known) < len(corpus.vocabulary):
-            id_of = np.full(len(corpus.vocabulary), -1)  # in the source, of each of the text's symbols
+            id_of = np.full(len(corpus.vocabulary), -1)  # the source's id of each symbol of the text, -1 if it has none
             id_of[known] = ids
             readable = id_of[corpus.training[:_CHARACTERS_READ]]
             network = Network(self.model.config, weights)
             logits, _ = network.forward(readable[None, readable >= 0], network.zero_state())
-            logits = np.concatenate([weights["softmax.bias"][None], logits[0]])  # the first: before anything is read
+            logits = np.concatenate([weights["softmax.bias"][None], logits[0]])  # first: before any character is read
             partition = np.logaddexp.reduce(logits.astype(np.float64), axis=1)
             mean = np.log(len(partition)) - np.logaddexp.reduce(-partition)
             bias += (mean - np.logaddexp.reduce(bias[known].astype(np.float64))).astype(np.float32)
@@ -113,21 +113,21 @@ class Source:
 
 
 def load_source(where: str, folder: str) -> Source:
-    """The model that a user names.
+    """Load the model that the user names.
 
     Args:
-        where: as `folder.find_checkpoint` takes it.
-        folder: where runs are looked for.
+        where: see `folder.find_checkpoint`.
+        folder: the folder that contains the runs.
 
     Raises:
-        CharrnnError: there is none, or it cannot be read.
+        CharrnnError: there is no such model, or it cannot be read.
     """
     path = find_checkpoint(where, folder)
     return Source(path, checkpoint.load(path))
 
 
 def _shared(new: Vocabulary, old: Vocabulary) -> tuple[list[int], list[int]]:
-    """The ids, in the one vocabulary and in the other, of the symbols that both have."""
+    """The ids of the symbols that both vocabularies have: those in the new one, then those in the old one."""
     characters = [character for character in new.characters if character in old]
     pairs = [(new.id_of(character), old.id_of(character)) for character in characters]
     pairs.append((new.unknown, old.unknown))

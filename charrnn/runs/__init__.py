@@ -1,1 +1,1 @@
-"""What is kept of a training: checkpoint, history, picture."""
+"""The files that a training run leaves: checkpoint, history, picture."""

@@ -1,7 +1,7 @@
 """Checkpoint <-> one safetensors file: atomic to write, strict and harmless to read.
 
 The file holds tensors and, under the metadata key `charrnn`, one JSON string with everything else.
-What tensors there are, their shapes and types follow from that configuration, never from the file.
+The names, shapes and types of the tensors follow from that configuration, never from the file's header.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ from charrnn.runs.records import (
 from charrnn.text.vocabulary import Vocabulary
 
 FORMATS = (2, 3, 4)
-"""Those that can be read. Format 3 added which characters a model knows and its text has, 4 how many the final loss is
-over."""
+"""The formats that charrnn can read. Format 3 added the characters that a model knows and those that its text contains.
+Format 4 added the number of characters that the final loss covers."""
 _METADATA_KEY = "charrnn"
 _MAX_HEADER = 1 << 24  # bytes: enough for 100 layers and every character of Unicode
 _MAX_VALUES = 20_000  # in a header: enough for 100 layers
-_MAX_INTEGER = 1 << 53  # above it not every one is a float too
+_MAX_INTEGER = 1 << 53  # above it, floats cannot represent every integer
 
 
 def to_bytes(checkpoint: Checkpoint) -> bytes:
@@ -54,12 +54,12 @@ def to_bytes(checkpoint: Checkpoint) -> bytes:
 
 
 def checksum(checkpoint: Checkpoint) -> str:
-    """What tells a checkpoint from any other: the checksum in its file."""
+    """The checksum in a checkpoint's file, which identifies the checkpoint."""
     return _checksum(*_contents(checkpoint))
 
 
 def _contents(checkpoint: Checkpoint) -> tuple[dict[str, Any], dict[str, tuple[int, ...]], bytes]:
-    """The configuration without the checksum, the tensors' shapes, and the tensors one after the other."""
+    """The configuration without the checksum, the tensors' shapes, and the concatenated tensors."""
     vocabulary = checkpoint.vocabulary
     progress = dataclasses.asdict(checkpoint.progress)
     if checkpoint.format < 4:
@@ -79,7 +79,7 @@ def _contents(checkpoint: Checkpoint) -> tuple[dict[str, Any], dict[str, tuple[i
 
 
 def _head(document: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], checksum: str) -> bytes:
-    """What stands before the tensors: the header's length and the header, byte for byte as safetensors writes it."""
+    """The bytes before the tensors: the header's length and the header, byte for byte as safetensors writes them."""
     text = json.dumps({**document, "checksum": checksum}, sort_keys=True, allow_nan=False)
     header: dict[str, Any] = {"__metadata__": {_METADATA_KEY: text}}
     end = 0
@@ -87,12 +87,12 @@ def _head(document: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], ch
         start, end = end, end + 4 * math.prod(shape)
         header[name] = {"dtype": "F32", "shape": list(shape), "data_offsets": [start, end]}
     data = json.dumps(header, separators=(",", ":")).encode()
-    data += b" " * (-len(data) % 8)  # so that the tensors are aligned
+    data += b" " * (-len(data) % 8)  # aligns the tensors
     return len(data).to_bytes(8, "little") + data
 
 
 def _checksum(document: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], body: bytes) -> str:
-    """SHA-256 of the whole file, its own digits counted as zeros: against damage, not malice."""
+    """SHA-256 of the whole file with the checksum's own digits as zeros. It detects damage, not malice."""
     digest = hashlib.sha256(_head(document, shapes, "0" * 64))
     digest.update(body)
     return digest.hexdigest()
@@ -102,19 +102,19 @@ _Found = TypeVar("_Found")
 
 
 def load(path: Path) -> Checkpoint:
-    """Read a checkpoint; nothing in it is executed, and no other file is touched.
+    """Read a checkpoint without executing anything in it or touching any other file.
 
     Raises:
-        CharrnnError: no file, not readable, or not a whole checkpoint of this format.
+        CharrnnError: the file does not exist, is not readable, or is not a whole checkpoint of this format.
     """
     return _open_and_read(path, _read)
 
 
 def read_head(path: Path) -> Head:
-    """Read what a checkpoint says of its run, and none of its tensors.
+    """Read what a checkpoint records about its run, but none of its tensors.
 
     Raises:
-        CharrnnError: no file, not readable, or its header is not that of a checkpoint.
+        CharrnnError: the file does not exist, is not readable, or does not have a checkpoint's header.
     """
     return _open_and_read(path, lambda file, size: _read_head(file, size)[0])
 
@@ -125,23 +125,23 @@ def _open_and_read(path: Path, read: Callable[[BinaryIO, int], _Found]) -> _Foun
             return read(file, os.fstat(file.fileno()).st_size)
     except FileNotFoundError:
         if path.is_symlink():
-            raise CharrnnError(f"{path}: is a link to a file that is not there") from None
+            raise CharrnnError(f"{path}: is a link to a file that does not exist") from None
         raise CharrnnError(f"{path}: no such checkpoint", exit_code=2) from None
     except OSError as error:
         raise CharrnnError(f"{path}: cannot be read: {error.strerror or error}") from None
-    except ValueError as error:  # the content, or a name that no file can have
+    except ValueError as error:  # bad content, or a path that no file can have
         raise CharrnnError(f"{path}: {error}") from None
 
 
 class _FormatError(ValueError):
-    """Why these bytes are not a checkpoint."""
+    """Explains why bytes are not a checkpoint."""
 
 
 def from_bytes(data: bytes) -> Checkpoint:
-    """Take a checkpoint file's content apart.
+    """Parse the content of a checkpoint file.
 
     Raises:
-        ValueError: it is not a whole checkpoint of this format.
+        ValueError: the content is not a whole checkpoint of this format.
     """
     return _read(io.BytesIO(data), len(data))
 
@@ -152,19 +152,19 @@ Shapes = dict[str, tuple[int, ...]]
 def _read_head(file: BinaryIO, size: int) -> tuple[Head, dict[str, Any], str, Shapes, Shapes]:
     """Read a checkpoint's header.
 
-    The header does not tell which tensors there are and where they lie: the configuration gives the one header that it
-    can have, and any other is refused.
+    The header does not decide which tensors the file has or where they lie. The configuration determines the only
+    possible header, and charrnn rejects any other.
 
     Returns:
         The head, its configuration without the checksum, that checksum, and the shapes of the weights and of the
-        training's tensors, which follow in the file.
+        training tensors that follow in the file.
     """
     head = file.read(9) if size >= 9 else b""
     if head[8:] != b"{":
         raise _FormatError("not a charrnn checkpoint (a .safetensors file that charrnn train wrote)")
     header_size = int.from_bytes(head[:8], "little")
     if not 2 <= header_size <= _MAX_HEADER:
-        raise _FormatError("not a charrnn checkpoint (its header's length is none)")
+        raise _FormatError("not a charrnn checkpoint (its header length is impossible)")
     if 8 + header_size > size:
         raise _FormatError("truncated, or not a charrnn checkpoint (the file ends within its header)")
     head += file.read(header_size - 1)
@@ -189,10 +189,10 @@ def _read_head(file: BinaryIO, size: int) -> tuple[Head, dict[str, Any], str, Sh
     else:
         _expect(
             head == _head(document, {**weights, **training}, checksum),
-            "its header is not the one that follows from its configuration",
+            "its header does not match its configuration",
         )
     end = len(head) + sum(4 * math.prod(shape) for shape in [*weights.values(), *training.values()])
-    _expect(size <= end, "there is more in the file after its last tensor")
+    _expect(size <= end, "the file continues after its last tensor")
     if size < end:
         raise _FormatError(_TRUNCATED)
     return Head(settings, vocabulary, corpus, progress), document, checksum, weights, training
@@ -202,7 +202,7 @@ _TRUNCATED = "truncated: the file ends before its last tensor does"
 
 
 def _read(file: BinaryIO, size: int) -> Checkpoint:
-    """Read a checkpoint's header, see what follows from it, and only then read its tensors."""
+    """Read and check a checkpoint's header, and only then read its tensors."""
     head, document, checksum, weights, training = _read_head(file, size)
     shapes = {**weights, **training}
     body_size = sum(4 * math.prod(shape) for shape in shapes.values())
@@ -214,7 +214,7 @@ def _read(file: BinaryIO, size: int) -> Checkpoint:
     at = 0
     for name, shape in sorted(shapes.items()):
         tensor = np.frombuffer(body, "<f4", math.prod(shape), at).reshape(shape)
-        _expect(bool(np.isfinite(tensor).all()), f"numbers in {name} are not finite")
+        _expect(bool(np.isfinite(tensor).all()), f"{name} contains numbers that are not finite")
         tensors[name] = tensor
         at += tensor.nbytes
     return Checkpoint(
@@ -238,25 +238,25 @@ def _expect(condition: bool, otherwise: str) -> None:
 
 
 def _document(header: bytes) -> dict[str, Any]:
-    """The configuration out of a header, of this format."""
+    """Extract the configuration from a header, and check its format."""
     metadata = _json(header.decode("latin-1"), "header").get("__metadata__")
     text = metadata.get(_METADATA_KEY) if isinstance(metadata, dict) else None
     if not isinstance(text, str):
         raise _FormatError("a safetensors file, but not one that charrnn train wrote")
     document = _json(text, "configuration")
     version = document.get("format")
-    _expect(type(version) is int, "its format has no number")
+    _expect(type(version) is int, "its format is not a number")
     if version not in FORMATS:
         raise _FormatError(
             f"written in checkpoint format {brief(version)}; this charrnn reads formats "
-            f"{' and '.join(map(str, FORMATS))}: use the charrnn that wrote it"
+            f"{', '.join(map(str, FORMATS))}: use the version that wrote it"
         )
     return document
 
 
 def _json(text: str, what: str) -> dict[str, Any]:
-    # A value of two characters can take a hundred bytes of memory: only as many are read as a header needs.
-    _expect(sum(map(text.count, "{[,")) <= _MAX_VALUES, f"there is too much in its {what}")
+    # A value of two characters can take a hundred bytes of memory, so a header may have no more of them than it needs.
+    _expect(sum(map(text.count, "{[,")) <= _MAX_VALUES, f"its {what} has too many values")
     try:
         parsed = json.loads(text)
     except (ValueError, RecursionError):
@@ -269,7 +269,7 @@ _T = TypeVar("_T", Settings, Progress, CorpusIdentity)
 
 
 def _dataclass(cls: type[_T], document: Any, added: Mapping[str, Any] = MappingProxyType({})) -> _T:
-    """An object with the values of a document, and those that older formats do not have."""
+    """Build an object from a document and from `added`, the values that older formats lack."""
     fields, kinds = dataclasses.fields(cls), get_type_hints(cls)
     _expect(
         isinstance(document, dict) and document.keys() == {field.name for field in fields} - added.keys(),
@@ -289,28 +289,28 @@ def _dataclass(cls: type[_T], document: Any, added: Mapping[str, Any] = MappingP
 
 def _vocabulary(settings: Settings, characters: Any) -> Vocabulary:
     if settings.vocabulary != "text":
-        _expect(characters is None, "characters of a fixed vocabulary")
+        _expect(characters is None, "a fixed vocabulary must not list characters")
         return Vocabulary.ascii() if settings.vocabulary == "ascii" else Vocabulary.bytes()
     _expect(isinstance(characters, str) and len(characters) > 0, "the vocabulary has no characters")
     points = np.frombuffer(characters.encode("utf-32-le", "surrogatepass"), "<u4")
-    _expect(not ((points >= 0xD800) & (points < 0xE000)).any(), "half a character in the vocabulary")
-    _expect(bool(np.diff(np.sort(points)).all()), "a character stands twice in the vocabulary")
+    _expect(not ((points >= 0xD800) & (points < 0xE000)).any(), "the vocabulary has half a character (a surrogate)")
+    _expect(bool(np.diff(np.sort(points)).all()), "the vocabulary contains a character twice")
     return Vocabulary("text", characters)
 
 
 def _restricted(vocabulary: Vocabulary, known: Any, seen: Any) -> Vocabulary:
-    _expect(all(some is None or isinstance(some, str) for some in (known, seen)), "known or seen is not a text")
-    _expect(vocabulary.kind != "bytes" or known is seen is None, "known bytes")
+    _expect(all(some is None or isinstance(some, str) for some in (known, seen)), "known or seen is not a string")
+    _expect(vocabulary.kind != "bytes" or known is seen is None, "a bytes vocabulary with known or seen characters")
     everything = vocabulary.characters
     restricted = vocabulary.restricted(everything if known is None else known, everything if seen is None else seen)
-    _expect((restricted.known, restricted.seen) == (known, seen), "known or seen characters in another order")
-    _expect(set(restricted.seen_characters) <= set(restricted.known_characters), "seen characters are not known")
+    _expect((restricted.known, restricted.seen) == (known, seen), "known or seen characters do not fit the vocabulary")
+    _expect(set(restricted.seen_characters) <= set(restricted.known_characters), "some seen characters are not known")
     _expect(seen != "" or vocabulary.kind == "ascii", "no seen characters")
     return restricted
 
 
 def _check(settings: Settings, progress: Progress, corpus: CorpusIdentity) -> None:
-    """Refuse values that no training has."""
+    """Reject values that no training run can have."""
 
     def check(source: Settings | Progress | CorpusIdentity, name: str, possible: bool) -> None:
         _expect(possible, f"{name} is {brief(getattr(source, name))}")
@@ -331,5 +331,5 @@ def _check(settings: Settings, progress: Progress, corpus: CorpusIdentity) -> No
     check(progress, "arithmetic", re.fullmatch("[0-9a-f]{16}", progress.arithmetic) is not None)
     check(progress, "final_characters", progress.final_characters <= corpus.validation_characters)
     check(corpus, "sha256", _is_checksum(corpus.sha256))
-    _expect(settings.epochs is None or settings.minutes is None, "epochs and minutes contradict")
-    _expect((progress.best_step is None) == (progress.best_loss is None), "best step and loss contradict")
+    _expect(settings.epochs is None or settings.minutes is None, "epochs and minutes are both set")
+    _expect((progress.best_step is None) == (progress.best_loss is None), "only one of best_step and best_loss is set")

@@ -23,17 +23,17 @@ _NO_ROOM = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", None)}  # Window
 
 
 class NotWrittenError(CharrnnError):
-    """A file of a run could not be written; what was there before still is.
+    """A file of a run could not be written; the previous file is still there.
 
     Attributes:
-        remedy: what the user can do, as an imperative.
+        remedy: what the user can do, in the imperative.
     """
 
     def __init__(self, path: Path, error: OSError) -> None:
         super().__init__(f"{path}: cannot be written: {error.strerror or error}")
-        self.remedy = "name another place with --checkpoints-dir"
+        self.remedy = "choose another folder with --checkpoints-dir"
         if error.errno in _NO_ROOM:
-            self.remedy = f"make room there, or {self.remedy}"
+            self.remedy = f"free some space there, or {self.remedy}"
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Run:
 
     @property
     def name(self) -> str:
-        """The run's name: its folder's."""
+        """The run's name, which is its folder's name."""
         return self.folder.name
 
     @property
@@ -59,30 +59,30 @@ class Run:
 
     @property
     def history(self) -> Path:
-        """A row for each validation."""
+        """One row for each validation."""
         return self.folder / "history.csv"
 
     def exists(self) -> bool:
-        """Whether there is something to resume or to sample from, be it a link that leads nowhere."""
+        """Whether there is something to resume or to sample from. A broken link counts too."""
         return any(_is_there(path) for path in (self.last, self.best))
 
     def for_sampling(self) -> Path:
-        """The best checkpoint, or the last where none was validated yet."""
+        """The best checkpoint, or the last one if none has been validated yet."""
         return self.best if _is_there(self.best) else self.last
 
     def check_writable(self) -> None:
-        """See, without making anything, whether the folder can be made and written to.
+        """Check whether the folder can be created and written to, without creating anything.
 
         Raises:
-            CharrnnError: it cannot.
+            CharrnnError: the folder cannot be created or written to.
         """
         try:
-            _is_there(self._lock_path)  # the longest name that is needed
+            _is_there(self._lock_path)  # the longest name needed
             there = next(folder for folder in (self.folder, *self.folder.parents) if _is_there(folder))
         except OSError as error:
             raise self._not_writable_because(error) from None
         if not there.exists():
-            raise self._not_writable(f"{there} is a link to a folder that is not there")
+            raise self._not_writable(f"{there} is a link to a folder that does not exist")
         if not there.is_dir():
             raise self._not_writable("Not a directory" if there == self.folder else f"{there} is not a directory")
         if not os.access(there, os.W_OK | os.X_OK):
@@ -90,10 +90,10 @@ class Run:
             raise self._not_writable("Read-only file system" if read_only else "Permission denied")
 
     def prepare(self) -> None:
-        """Make the folder, and clear away what a killed save left in it.
+        """Create the folder, and remove temporary files that a killed save left in it.
 
         Raises:
-            CharrnnError: the folder cannot be made or written to.
+            CharrnnError: the folder cannot be created or written to.
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -105,7 +105,9 @@ class Run:
             raise self._not_writable_because(error) from None
 
     def _not_writable(self, reason: str) -> CharrnnError:
-        return CharrnnError(f"{self.folder}: cannot be written to: {reason}; name another place with --checkpoints-dir")
+        return CharrnnError(
+            f"{self.folder}: cannot be written to: {reason}; choose another folder with --checkpoints-dir"
+        )
 
     def _not_writable_because(self, error: OSError) -> CharrnnError:
         if error.errno == errno.ENAMETOOLONG:
@@ -121,21 +123,20 @@ class Run:
 
     @contextlib.contextmanager
     def lock(self, note: Note = ignore_note) -> Iterator[None]:
-        """Hold the run, so that no other process trains it at the same time.
+        """Lock the run, so that no other process trains it at the same time.
 
-        The lock is the operating system's, on a file beside the run's folder: a process that is
-        killed leaves none behind.
+        The operating system locks a file beside the run's folder, so a killed process leaves no lock behind.
 
         Args:
-            note: told if the file system has no locks.
+            note: called if the file system has no locks.
 
         Raises:
-            CharrnnError: another process holds it.
+            CharrnnError: another process holds the lock.
         """
         path = self._lock_path
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            file = open(path, "a+b", buffering=0)  # noqa: SIM115 - it is closed below, where its lock ends
+            file = open(path, "a+b", buffering=0)  # noqa: SIM115 - closed below, when the lock ends
         except OSError as error:
             raise self._not_writable_because(error) from None
         with file:
@@ -151,10 +152,10 @@ class Run:
                 file.seek(0)
                 holder = file.read(20).decode("ascii", "replace").strip() or "unknown"
                 raise CharrnnError(
-                    f"{self.folder} is being trained by another process (id {holder}): wait for it, or stop it, "
+                    f"{self.folder} is being trained by another process (id {holder}): wait for it, stop it, "
                     "or train another run with --name"
                 )
-            with contextlib.suppress(OSError):  # a full disk: whoever is refused is told `unknown`
+            with contextlib.suppress(OSError):  # on a full disk, others see `unknown` instead of the process id
                 file.truncate(0)
                 file.write(str(os.getpid()).encode())
             try:
@@ -163,28 +164,28 @@ class Run:
                 self.remove_lock()
 
     def remove_lock(self) -> None:
-        """Remove the lock's file; the lock itself ends with the process."""
-        with contextlib.suppress(OSError):  # Windows does not remove what is open
+        """Remove the lock file; the lock itself ends with the process."""
+        with contextlib.suppress(OSError):  # Windows does not remove an open file
             self._lock_path.unlink()
 
     def save(self, last: Checkpoint | None, reports: Sequence[Report], best: Checkpoint | None) -> bool:
-        """Write down where the run stands; a folder that has gone away is made again.
+        """Save the state of the run, and create its folder again if it has disappeared.
 
-        `last` is written last: a run that is killed in between goes on from the one before, and comes to
-        the same best weights and the same reports again.
+        `last` is written last. A run that is killed in between therefore continues from the previous `last`,
+        and reaches the same best weights and the same reports again.
 
         Args:
-            last: everything that a resume needs; None leaves the one before.
-            reports: all so far.
-            best: the best weights, where they are not written yet.
+            last: everything that a resume needs; None keeps the previous file.
+            reports: all reports so far.
+            best: the best weights, or None if they are already written.
 
         Returns:
             Whether the file system has synced all files.
 
         Raises:
-            NotWrittenError: a file could not be written; the one before is still there.
+            NotWrittenError: a file could not be written; the previous file is still there.
         """
-        if not os.path.exists(self.folder):  # Path.exists raises where it cannot tell
+        if not os.path.exists(self.folder):  # Path.exists raises an error if it cannot tell
             try:
                 self.folder.mkdir(parents=True, exist_ok=True)
             except OSError as error:
@@ -205,12 +206,16 @@ class Run:
         """The rows of history.csv.
 
         Raises:
-            CharrnnError: there is none, or it is not one.
+            CharrnnError: the file does not exist, or is not a history.
         """
         return history.read(self.history)
 
     def set_aside(self) -> Run:
-        """Rename the folder to the name that `next_free` gives, and say which."""
+        """Rename the folder to the name that `next_free` finds.
+
+        Returns:
+            The run under its new name.
+        """
         aside = self.next_free()
         try:
             self.folder.rename(aside.folder)
@@ -219,7 +224,7 @@ class Run:
         return aside
 
     def next_free(self) -> Run:
-        """The first of <name>-1, <name>-2 and so on that is not there."""
+        """The first of <name>-1, <name>-2 and so on that does not exist yet."""
         number = 1
         while os.path.lexists(folder := self.folder.with_name(f"{self.name}-{number}")):
             number += 1
@@ -227,10 +232,10 @@ class Run:
 
 
 def _is_there(path: Path) -> bool:
-    """Whether there is something of that name, be it a link that leads nowhere.
+    """Whether a file or folder of that name exists. A broken link counts too.
 
     Raises:
-        OSError: it cannot be told: the folder cannot be searched, or the name is too long.
+        OSError: it is impossible to tell, because the folder cannot be searched or the name is too long.
     """
     try:
         os.lstat(path)
@@ -242,7 +247,7 @@ def _is_there(path: Path) -> bool:
 
 
 def _try_lock(file: BinaryIO) -> bool:
-    """Lock an open file for this process, unless another has it or removed it meanwhile.
+    """Lock an open file for this process, unless another process holds it or has just removed it.
 
     Raises:
         OSError: the file system has no locks.
@@ -250,7 +255,7 @@ def _try_lock(file: BinaryIO) -> bool:
     if sys.platform == "win32":
         import msvcrt
 
-        file.seek(1000)  # past what is written, which others may then read
+        file.seek(1000)  # behind the process id, which other processes can then still read
         try:
             msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
         except PermissionError:
@@ -266,25 +271,25 @@ def _try_lock(file: BinaryIO) -> bool:
 
 
 def run_named(name: str, folder: str) -> Run:
-    """The run of that name in the folder of runs.
+    """The run with a given name in the folder of runs.
 
     Raises:
-        CharrnnError: the name cannot be a folder's.
+        CharrnnError: the name is not a valid folder name.
     """
     if not name or name != Path(name).name or name.startswith((".", "-")) or "\0" in name:
         raise CharrnnError(
-            f"{name!r} cannot be a run's name: with --name choose one without / and not starting with . or -",
+            f"{name!r} cannot be a run's name: choose a --name that has no / and does not start with . or -",
             exit_code=2,
         )
     return Run(Path(folder) / name)
 
 
 def all_runs(folder: str, note: Note = ignore_note) -> list[Run]:
-    """The runs in a folder of runs, the one last trained first.
+    """The runs in a folder, most recently trained first.
 
     Args:
-        folder: of runs.
-        note: told of each that cannot be looked into.
+        folder: the folder of runs.
+        note: called with one line for each run that cannot be read.
     """
     found: list[tuple[float, Run]] = []
     try:
@@ -295,7 +300,7 @@ def all_runs(folder: str, note: Note = ignore_note) -> list[Run]:
                     times = [os.lstat(path).st_mtime for path in (run.last, run.best) if _is_there(path)]
                     found.append((max(times, default=0.0), run))
             except OSError as error:
-                note(f"{entry}: cannot be read: {error.strerror or error}; left out")
+                note(f"{entry}: cannot be read: {error.strerror or error}; skipped")
         return [run for _, run in sorted(found, key=lambda pair: pair[0], reverse=True)]
     except (FileNotFoundError, NotADirectoryError):
         return []
@@ -304,19 +309,19 @@ def all_runs(folder: str, note: Note = ignore_note) -> list[Run]:
 
 
 def find_run(name: str | None, folder: str, note: Note = ignore_note) -> Run:
-    """The run that a user names by its folder's path or its name; without one, the run last trained.
+    """The run that a user names by its name or its folder's path. Without a name, the most recently trained run.
 
-    `note` is told of runs that cannot be looked into, where the last one is wanted.
+    Without a name, `note` is called with one line for each run that cannot be read.
 
     Raises:
-        CharrnnError: there is none.
+        CharrnnError: there is no such run.
     """
     if name is None:
         runs = all_runs(folder, note)
         if not runs:
             raise CharrnnError(
                 f"no runs in {Path(folder).absolute()} yet: train one with charrnn train FILE, "
-                "or name the folder that has some with --checkpoints-dir",
+                "or use --checkpoints-dir to choose a folder that has runs",
                 exit_code=2,
             )
         return runs[0]
@@ -329,20 +334,20 @@ def find_run(name: str | None, folder: str, note: Note = ignore_note) -> Run:
             raise CharrnnError(f"{path}: cannot be read: {error.strerror or error}") from None
     names = [run.name for run in all_runs(folder)]
     more = f" and {len(names) - 8} more" if len(names) > 8 else ""
-    known = f" (there are: {', '.join(names[:8])}{more})" if names else ""
+    known = f" (available: {', '.join(names[:8])}{more})" if names else ""
     raise CharrnnError(f"{name}: no such run in {folder}/{known}", exit_code=2)
 
 
 def find_checkpoint(where: str | None, folder: str, note: Note = ignore_note) -> Path:
-    """The file to sample from: a checkpoint file, or the best of a run.
+    """The file to sample from: a checkpoint file, or a run's best checkpoint.
 
     Args:
-        where: a run's name, its folder, a file, or None for the run last trained.
-        folder: where runs are looked for.
-        note: told of runs that cannot be looked into, where the last one is wanted.
+        where: a run's name, its folder, a file, or None for the most recently trained run.
+        folder: the folder in which to look for runs.
+        note: if `where` is None, called with one line for each run that cannot be read.
 
     Raises:
-        CharrnnError: there is none.
+        CharrnnError: there is no such run or file.
     """
     try:
         return find_run(where, folder, note).for_sampling()

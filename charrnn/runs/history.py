@@ -1,4 +1,4 @@
-"""history.csv: a row for each validation."""
+"""history.csv: one row for each validation."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from charrnn.files import open_regular
 
 @dataclass(frozen=True)
 class Report:
-    """A row of history.csv: what a validation found."""
+    """A row of history.csv, with the results of one validation."""
 
     step: int
     epoch: float
     train_loss: float  # nats per character, mean since the last report
     val_loss: float  # nats per character
     learning_rate: float
-    seconds: float  # of training up to the reports; what a stopped run did after its last one is not in it
-    chars_per_second: float  # trained on since the last report, validation and saving apart
+    seconds: float  # of training up to this report, without the time that a stopped run spent after its last one
+    chars_per_second: float  # trained on since the last report, not counting validation and saving
 
 
-_MAX_HISTORY = 1 << 20  # bytes; a run has some twenty validations
-_LARGEST = 1e39  # of a history's numbers; training computes in float32
+_MAX_HISTORY = 1 << 20  # bytes; a run has about twenty validations
+_LARGEST = 1e39  # limit for numbers in a history; training computes in float32
 _COLUMNS = [field.name for field in dataclasses.fields(Report)]
 
 
 def _is_history(reports: Sequence[Report]) -> bool:
-    """Whether a training can have made these reports: increasing steps, and numbers that can be drawn."""
+    """Whether training can have produced these reports: the steps increase, and the numbers can be plotted."""
     steps = [0, *(report.step for report in reports)]
     return (
         all(before < after <= 1 << 53 for before, after in itertools.pairwise(steps))
@@ -69,7 +69,7 @@ def read(path: Path) -> list[Report]:
     """The rows of a history.csv.
 
     Raises:
-        CharrnnError: there is none, or it is not one.
+        CharrnnError: the file does not exist, or is not a history.
     """
     try:
         with open_regular(path) as file:
@@ -80,7 +80,7 @@ def read(path: Path) -> list[Report]:
             raise ValueError
         return reports
     except FileNotFoundError:
-        raise CharrnnError(f"{path}: no such file; charrnn train writes it, with a row for each validation") from None
+        raise CharrnnError(f"{path}: no such file; charrnn train writes it, with one row for each validation") from None
     except OSError as error:
         raise CharrnnError(f"{path}: cannot be read: {error.strerror or error}") from None
     except (TypeError, ValueError, csv.Error):

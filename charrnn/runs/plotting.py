@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 FORMATS = (".png", ".svg", ".pdf")
 
-_SIZE = (8, 5)  # inches, without the names of several runs
+_SIZE = (8, 5)  # inches, without the legend for several runs
 _NAME_WIDTH = 32  # characters
-_TRAINING: dict[str, Any] = {"linestyle": "--", "zorder": 1.9}  # beneath every run's validation, 2, and best
+_TRAINING: dict[str, Any] = {"linestyle": "--", "zorder": 1.9}  # below every run's validation (2) and best
 _BEST: dict[str, Any] = {"linestyle": "none", "marker": "*", "markeredgecolor": "black", "zorder": 2.1}
 
 
@@ -33,9 +33,9 @@ def draw_loss(histories: Mapping[str, Sequence[Report]], figure: Figure) -> None
     """Draw training and validation loss against steps.
 
     Args:
-        histories: for each run's name its reports, at least one.
-        figure: an empty one. It gets a second axis in epochs where one run is drawn (runs differ in
-            the steps of an epoch), bits per character on the right, and the size that all this takes.
+        histories: maps each run's name to its reports; each run has at least one.
+        figure: an empty figure. It gets a right axis in bits per character and the size that everything needs.
+            For a single run it also gets a top axis in epochs, since runs differ in the number of steps per epoch.
     """
     figure.set_layout_engine("constrained")
     figure.set_size_inches(_SIZE)
@@ -72,7 +72,7 @@ def _draw_run(axes: Axes, reports: Sequence[Report], index: int, alone: bool) ->
         [report.train_loss for report in reports],
         color=color,
         linewidth=1.2 if alone else 1,
-        marker="." if len(steps) == 1 else None,  # of one point a line shows nothing
+        marker="." if len(steps) == 1 else None,  # a line through a single point is invisible
         label="training",
         **_TRAINING,
     )
@@ -99,10 +99,10 @@ def _draw_run(axes: Axes, reports: Sequence[Report], index: int, alone: bool) ->
 
 
 def _look(index: int) -> tuple[tuple[float, ...], str]:
-    """A run's color and marker, which no two of 210 runs have both in common, and no two of 30 the color.
+    """A run's color and marker. No two of 210 runs share both, and no two of 30 runs share the color.
 
-    They are the ten default colors, then those mixed with black, then with white, each ten with a marker of
-    its own. Mixed with a third or so, 30 colors are about as far apart for the eye as they can be.
+    The colors are the ten default ones, then the same mixed with black, then mixed with white. Each group of ten
+    has its own marker. A share of about a third makes the 30 colors about as distinct to the eye as possible.
     """
     from matplotlib.colors import to_rgb
 
@@ -112,7 +112,7 @@ def _look(index: int) -> tuple[tuple[float, ...], str]:
 
 
 def _shorten(names: Sequence[str]) -> list[str]:
-    """Names without the middle of the long ones, or with as much of it as tells them apart."""
+    """Shorten long names in the middle, but only so far that all names stay distinct."""
     for width in range(_NAME_WIDTH, max(map(len, names))):
         tail = width // 2
         short = [name if len(name) <= width else f"{name[: width - tail - 1]}…{name[-tail:]}" for name in names]
@@ -122,7 +122,7 @@ def _shorten(names: Sequence[str]) -> list[str]:
 
 
 def _name_runs(axes: Axes, names: Sequence[str], figure: Figure) -> None:
-    """Say above the axes what the three lines are, and on the right which run has which; make room for that."""
+    """Add a legend for the three lines above the axes and one for the runs on the right, and enlarge the figure."""
     from matplotlib.lines import Line2D
 
     key = [
@@ -134,7 +134,7 @@ def _name_runs(axes: Axes, names: Sequence[str], figure: Figure) -> None:
     columns = math.ceil(len(names) / 40)
     legend = figure.legend(axes.lines[1::3], names, loc="outside right upper", ncols=columns, fontsize=9)
     for text, name, best in zip(legend.get_texts(), names, axes.lines[2::3], strict=True):
-        # Set afterwards: a label from the start may be left out if it starts with _, and $ be mathematics.
+        # Set afterwards, because the legend would skip a label that starts with _ and read $ as mathematics.
         text.set(text=f"{name}: {best.get_label()}", parse_math=False)
     box = legend.get_window_extent()
     figure.set_size_inches(_SIZE[0] + box.width / figure.dpi, max(_SIZE[1], box.height / figure.dpi + 0.3))
@@ -148,20 +148,20 @@ def save_loss(histories: Mapping[str, Sequence[Report]], path: Path) -> None:
     """Draw the losses and write the picture to a PNG, SVG or PDF file.
 
     Args:
-        histories: as `draw_loss` takes them.
-        path: ends in one of `FORMATS`.
+        histories: see `draw_loss`.
+        path: must end in one of `FORMATS`.
 
     Raises:
-        CharrnnError: another ending, or not writable.
+        CharrnnError: the path has another ending, or cannot be written.
     """
     if path.suffix.lower() not in FORMATS:
-        raise CharrnnError(f"{path}: a picture's name ends in {', '.join(FORMATS)}", exit_code=2)
+        raise CharrnnError(f"{path}: a picture's name must end in one of {', '.join(FORMATS)}", exit_code=2)
     prepare_for_training_and_pictures()
-    with contextlib.chdir(sys.prefix):  # a file matplotlibrc in the working folder comes before all others
+    with contextlib.chdir(sys.prefix):  # a matplotlibrc file in the working folder would take precedence
         from matplotlib.figure import Figure
 
     with warnings.catch_warnings():
-        # A name in a script that the font lacks is drawn as boxes; the picture is good otherwise.
+        # A name in a script that the font lacks appears as boxes; the rest of the picture is fine.
         warnings.filterwarnings("ignore", "Glyph .* missing")
         figure = Figure()
         draw_loss(histories, figure)

@@ -1,4 +1,4 @@
-"""What is recorded of a run: its settings, its progress, its text and its weights."""
+"""The records of a run: its settings, its progress, its text and its weights."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ RANGES = {
     "minutes": Range(0, 1_000_000, above=True),
     "seed": Range(0, 2**32 - 1),
 }
-"""The numbers in `Settings`."""
+"""The allowed numbers in `Settings`."""
 CHOICES = {
     "vocabulary": VOCABULARY_KINDS,
     "errors": ("strict", "replace"),
     "cell": tuple(CELLS),
     "precision": ("auto", *PRECISIONS),
 }
-"""The words in `Settings`."""
+"""The allowed words in `Settings`."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What a run was asked to do: how its text was read, its network, its training."""
+    """What the user asked of a run: how to read the text, the network and the training."""
 
-    vocabulary: str  # its kind
+    vocabulary: str  # kind
     encoding: str  # of the text files
-    errors: str  # for bytes that are not valid in that encoding
+    errors: str  # how to treat bytes that are not valid in that encoding
     embedding: int  # E
     units: int  # H
     layers: int  # L
@@ -47,57 +47,60 @@ class Settings:
     dropout: float  # between layers and before the softmax
     batch_size: int  # B, streams
     seq_length: int  # T, characters in a window of truncated backpropagation
-    learning_rate: float  # the highest of the schedule
+    learning_rate: float  # the highest in the schedule
     epochs: int | None  # passes over the training part, or
-    minutes: float | None  # wall clock; neither leaves it to charrnn
+    minutes: float | None  # wall clock; if both are None, charrnn decides
     seed: int
     precision: str  # of the operands of matrix products
     init_from: str | None  # the checksum of the checkpoint whose weights it started from
 
     @property
     def open_ended(self) -> bool:
-        """Nobody said how long: until the validation loss no longer falls, or for a time that charrnn chooses."""
+        """Whether the length is left to charrnn.
+
+        The run then lasts until the validation loss stops falling, or for a time that charrnn chooses.
+        """
         return self.epochs is None and self.minutes is None
 
     def network(self, vocabulary: Vocabulary) -> NetworkConfig:
-        """The sizes of the network for a vocabulary."""
+        """The network's sizes for a vocabulary."""
         return NetworkConfig(len(vocabulary), self.embedding, self.units, self.layers, self.cell)
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run has come. Everything else follows from (settings, corpus, step)."""
+    """How far a run has progressed. Everything else follows from (settings, corpus, step)."""
 
     total_steps: int  # decided once, at the start
     validate_every: int  # steps; decided once, at the start
     precision: str  # float32 or bfloat16; decided once, at the start
-    parts: int  # that the batch is split into; decided once, at the start
+    parts: int  # number of parts into which the batch is split; decided once, at the start
     step: int  # updates made
-    best_step: int | None  # when the validation loss was lowest
+    best_step: int | None  # step with the lowest validation loss
     best_loss: float | None  # that loss, nats per character
-    loss_sum: float  # of the training loss over the steps since the last report
-    loss_count: int  # those steps
-    final_characters: int  # of the validation part, that the final loss is over; decided once, at the start
-    final_loss: float | None  # of the best weights over them, once done
+    loss_sum: float  # sum of the training loss over the steps since the last report
+    loss_count: int  # number of those steps
+    final_characters: int  # in the validation part, covered by the final loss; decided once, at the start
+    final_loss: float | None  # of the best weights on those characters, once the run is finished
     threads: int  # that computed the last step
-    arithmetic: str  # that computed it: a digest of what else its rounding depends on
+    arithmetic: str  # a digest of everything else that the rounding of the last step depends on
 
     @property
     def finished(self) -> bool:
-        """Nothing is left to do."""
+        """Whether nothing is left to do."""
         return self.final_loss is not None
 
 
 @dataclass(frozen=True)
 class CorpusIdentity:
-    """What tells one training text from another."""
+    """Identifies a training text."""
 
     sha256: str
     characters: int
 
     @property
     def validation_characters(self) -> int:
-        """How many of them validate."""
+        """The number of characters in the validation part."""
         return self.characters - training_size(self.characters)
 
     @staticmethod
@@ -108,13 +111,13 @@ class CorpusIdentity:
 
 @dataclass(frozen=True)
 class Head:
-    """What a checkpoint says of its run.
+    """What a checkpoint records about its run.
 
     Attributes:
-        settings: of the run.
-        vocabulary: its character map.
-        corpus: the text it trains on.
-        progress: how far it has come.
+        settings: the run's settings.
+        vocabulary: the run's character map.
+        corpus: the identity of the text that it trains on.
+        progress: how far it has progressed.
     """
 
     settings: Settings
@@ -130,13 +133,13 @@ class Head:
 
 @dataclass(frozen=True)
 class Checkpoint(Head):
-    """A model, and where its training stands.
+    """A model and the state of its training.
 
     Attributes:
-        weights: as `config.weight_shapes` names them: what samples, a moving average of those that are trained.
-        training: the weights as the last update left them, the optimizer's moments and the carried state, as
-            `training_shapes` names them; empty in a checkpoint that is only for sampling.
-        format: of the file that it is read from or written to.
+        weights: the weights for sampling, a moving average of the trained ones. `config.weight_shapes` names them.
+        training: the weights after the last update, the optimizer's moments and the carried state.
+            `training_shapes` names them. Empty in a checkpoint that is only for sampling.
+        format: the format of the file that the checkpoint is read from or written to.
     """
 
     weights: Mapping[str, Array]
@@ -145,7 +148,7 @@ class Checkpoint(Head):
 
 
 def training_shapes(settings: Settings, vocabulary: Vocabulary) -> dict[str, tuple[int, ...]]:
-    """Name and shape of what a resume needs beside the weights."""
+    """The names and shapes of the tensors that a resume needs besides the weights."""
     shapes: dict[str, tuple[int, ...]] = {}
     for name, shape in weight_shapes(settings.network(vocabulary)).items():
         shapes[f"current.{name}"] = shape

@@ -16,28 +16,28 @@ RANGES = {
     "top_p": Range(0, 1, above=True),
     "min_p": Range(0, 1),
 }
-"""The numbers in `Choice`."""
+"""The allowed numbers in `Choice`."""
 TEMPERATURE = 0.8
-"""Where a user gives none."""
+"""The default if the user sets no temperature."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """How the next character is chosen from the model's distribution.
+    """How to choose the next character from the model's distribution.
 
-    The four apply in this order; the last three each take characters away from what the one before left.
+    The four rules apply in this order. Each of the last three removes characters that the previous rule left.
 
     Attributes:
-        temperature: logits are divided by it (Ackley, Hinton and Sejnowski, 1985, "A Learning Algorithm
-            for Boltzmann Machines"); 0 takes the most probable character always.
-        top_k: only the k most probable characters (Fan, Lewis and Dauphin, 2018, arXiv:1805.04833).
-        top_p: only the fewest most probable characters that together have at least this probability
-            (nucleus sampling: Holtzman et al., 2020, arXiv:1904.09751).
-        min_p: only characters at least this many times as probable as the most probable one (Nguyen et
-            al., 2024, "Turning Up the Heat: Min-p Sampling", arXiv:2407.01082).
+        temperature: divides the logits (Ackley, Hinton and Sejnowski, 1985, "A Learning Algorithm
+            for Boltzmann Machines"); 0 always takes the most probable character.
+        top_k: keeps only the k most probable characters (Fan, Lewis and Dauphin, 2018, arXiv:1805.04833).
+        top_p: keeps only the smallest set of most probable characters that together have at least this
+            probability (nucleus sampling: Holtzman et al., 2020, arXiv:1904.09751).
+        min_p: keeps only characters at least this many times as probable as the most probable one (Nguyen
+            et al., 2024, "Turning Up the Heat: Min-p Sampling", arXiv:2407.01082).
 
     Raises:
-        CharrnnError: a value out of its range.
+        CharrnnError: a value is out of its range.
     """
 
     temperature: float = 1.0
@@ -53,18 +53,18 @@ class Choice:
 
     @property
     def narrowing(self) -> list[str]:
-        """Which fields take characters away."""
+        """The names of the fields that remove characters."""
         return [name for name in RANGES if name != "temperature" and getattr(self, name) is not None]
 
     def weights(self, scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        """The next character's distribution before it is normalised: the most probable character has 1.
+        """The unnormalised distribution of the next character, in which the most probable character has weight 1.
 
-        Of equally probable characters at the edge of top_k or top_p, those with lower ids stay.
+        If several characters at the edge of top_k or top_p are equally probable, those with the lowest ids stay.
 
         Args:
-            scores: logits, (..., V); -inf is impossible and stays so. Overwritten with the result.
+            scores: logits, (..., V); -inf marks an impossible character. The result overwrites them.
         """
-        if self.temperature < 1e-9:  # smaller ones overflow, and differ from 0 in nothing else
+        if self.temperature < 1e-9:  # smaller temperatures overflow and otherwise behave like 0
             best = scores.argmax(axis=-1)
             scores[...] = 0
             np.put_along_axis(scores, best[..., None], 1, axis=-1)
@@ -79,7 +79,7 @@ class Choice:
         return weights
 
     def _keep_likeliest(self, weights: npt.NDArray[np.float64]) -> None:
-        """Make all weights, (..., V), zero but those that top_k and then top_p keep."""
+        """Set all weights, (..., V), to zero except those that top_k and then top_p keep."""
         rows = weights.reshape(-1, weights.shape[-1])
         falling = np.sort(rows)[:, : -1 - (self.top_k or rows.shape[1]) : -1]
         if self.top_p is None:
@@ -90,7 +90,7 @@ class Choice:
             kept, edge = last[:, None] + 1, falling[np.arange(len(rows)), last][:, None]
             total = kept.sum()
         keep = rows >= edge
-        if np.count_nonzero(keep) > total:  # several have the weight of the last one kept: not all of them stay
+        if np.count_nonzero(keep) > total:  # several tie with the last one kept, and only some of them stay
             room = kept - (rows > edge).sum(axis=1, keepdims=True)
             keep &= (rows > edge) | (np.cumsum(rows == edge, axis=1) <= room)
         rows *= keep

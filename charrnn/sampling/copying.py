@@ -1,4 +1,4 @@
-"""What a sample copied from a text: passages that stand in both, character for character."""
+"""Finds passages that a sample has copied from a text, character for character."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from charrnn.text.reading import decode, read_bytes
 from charrnn.text.typed import normalised
 from charrnn.text.vocabulary import Ids, Vocabulary
 
-LEAST = 20  # characters in a run that counts as copied: shorter ones are a language's own turns
-_CHUNK = 1 << 18  # characters of the text looked at together: what bounds the memory
-_SHOWN = 60  # characters of the longest passage that are shown
+LEAST = 20  # characters in a run that counts as copied; shorter ones are common phrases of the language
+_CHUNK = 1 << 18  # characters of the text to compare at once; this limits the memory
+_SHOWN = 60  # characters of the longest passage that a message quotes
 
 
 @dataclass(frozen=True)
 class Copies:
-    """What was copied.
+    """The copied passages of a sample.
 
     Attributes:
-        copied: (N,), whether each character of the sample lies in a run of LEAST or more that stands in the text.
-        length: of the longest passage that stands in both, be it shorter than LEAST; 0 if no character does.
-        start: where in the sample it starts.
-        position: where in the text it stands first.
+        copied: (N,), whether each character of the sample is in a run of LEAST or more that also occurs in the text.
+        length: length of the longest passage that occurs in both, even if shorter than LEAST; 0 if there is none.
+        start: where that passage starts in the sample.
+        position: where that passage first occurs in the text.
     """
 
     copied: npt.NDArray[np.bool_]
@@ -38,7 +38,7 @@ class Copies:
 
 
 def find_copies(sample: Ids, text: Ids, least: int = LEAST) -> Copies:
-    """Compare a sample with a text by the hashes of their windows (Karp and Rabin, 1987, IBM Journal 31).
+    """Compare a sample with a text through hashes of their windows (Karp and Rabin, 1987, IBM Journal 31).
 
     Args:
         sample: (N,), thousands of characters.
@@ -46,13 +46,13 @@ def find_copies(sample: Ids, text: Ids, least: int = LEAST) -> Copies:
         least: characters in a run that counts as copied.
     """
     ours = _Hashes(sample)
-    starts = np.zeros(max(0, len(sample) - least + 1), bool)  # of copied windows that are `least` wide
+    starts = np.zeros(max(0, len(sample) - least + 1), bool)  # of copied windows, each `least` wide
     length = start = position = 0
     for chunk in range(0, len(text), _CHUNK):
-        # A passage that starts in this chunk ends at most a sample's length behind it.
+        # A passage that starts in this chunk ends at most one sample length after it.
         theirs = _Hashes(text[chunk : chunk + _CHUNK + len(sample) - 1])
         starts |= np.isin(ours.of(least), _common(ours, theirs, least)[1])
-        wide, too_wide = length, length + 2  # is some passage of this chunk longer? find between which widths it is
+        wide, too_wide = length, length + 2  # bounds for the width of a longer passage in this chunk
         while len(places := _common(ours, theirs, too_wide - 1)[0]):
             wide, too_wide = too_wide - 1, 2 * too_wide
             position = chunk + int(places[0])
@@ -76,7 +76,7 @@ _Hash = npt.NDArray[np.uint64]
 
 
 class _Hashes:
-    """The hashes of all windows of a text: polynomials modulo 2**64 in symbols that are mixed first."""
+    """The hashes of all windows in a text: polynomials modulo 2**64 over symbols whose bits are mixed first."""
 
     def __init__(self, ids: Ids) -> None:
         symbols = (ids.astype(np.uint64) + np.uint64(1)) * np.uint64(_BASE)
@@ -86,7 +86,7 @@ class _Hashes:
         self._inverses = _powers(pow(_BASE, -1, 1 << 64), len(ids))
 
     def of(self, width: int) -> _Hash:
-        """The hash of each window of that width, in their order."""
+        """The hash of each window of that width, in text order."""
         if width >= len(self._sums):
             return np.zeros(0, np.uint64)
         return np.asarray((self._sums[width:] - self._sums[:-width]) * self._inverses[: len(self._sums) - width])
@@ -99,7 +99,7 @@ def _powers(base: int, count: int) -> _Hash:
 
 
 def _common(sample: _Hashes, text: _Hashes, width: int) -> tuple[npt.NDArray[np.intp], _Hash]:
-    """Where in a text the windows start that a sample has as well, and the hashes of those."""
+    """The starts of the text's windows that also occur in the sample, and the hashes of those windows."""
     ours, theirs = np.sort(sample.of(width)), text.of(width)
     if not len(ours):
         return np.zeros(0, np.intp), ours
@@ -109,13 +109,13 @@ def _common(sample: _Hashes, text: _Hashes, width: int) -> tuple[npt.NDArray[np.
 
 @dataclass(frozen=True)
 class Original:
-    """A text that samples are compared with.
+    """A text to compare samples with.
 
     Attributes:
-        name: how messages call it.
-        text: as a model's training text is read; of a model of bytes, bytes.
-        vocabulary: the model's.
-        ids: the text in that vocabulary, (M,), with one more id for all characters that it does not have.
+        name: its name in messages.
+        text: the text, read like the model's training text; bytes for a `bytes` model.
+        vocabulary: the model's vocabulary.
+        ids: the text in that vocabulary, (M,), with one extra id for all characters outside the vocabulary.
     """
 
     name: str
@@ -124,12 +124,12 @@ class Original:
     ids: Ids
 
     def compared(self, samples: Iterable[Sample], count: int, note: Note) -> Iterator[Sample]:
-        """Finish samples, mark in each what is copied from here, and pass them on.
+        """Finish samples, mark the passages that each copies from this text, and pass them on.
 
         Args:
-            samples: to compare.
-            count: how many they are.
-            note: told of each in two lines what was copied.
+            samples: the samples to compare.
+            count: the number of samples.
+            note: called with two lines for each sample: how much it copied, and the longest passage.
         """
         for sample in samples:
             sample.finish()
@@ -140,7 +140,7 @@ class Original:
             yield sample
 
     def describe(self, sample: Ids, copies: Copies) -> Iterator[str]:
-        """Say in two lines what of a sample was copied from here: how much, and the longest passage."""
+        """Describe in two lines how much of a sample is copied from this text, and the longest passage."""
         unit = "byte" if self.vocabulary.kind == "bytes" else "character"
         count, size = int(copies.copied.sum()), plural(len(sample), f"new {unit}")
         share = f" ({count / len(sample):.1%})" if len(sample) else ""
@@ -157,15 +157,15 @@ class Original:
 
 
 def read_original(file: str, vocabulary: Vocabulary, encoding: str) -> Original:
-    """Read a file as the training text of a model was read.
+    """Read a file in the same way as a model's training text.
 
-    Bytes that are not valid become U+FFFD even if training refused them: any text may be compared, and in one
-    that was trained on there are none.
+    Invalid bytes become U+FFFD even if training rejected them, because any text may be compared. If training
+    rejected them, its own text has none.
 
     Args:
         file: a path; `-` is standard input.
-        vocabulary: the model's.
-        encoding: of the model's training text.
+        vocabulary: the model's vocabulary.
+        encoding: the encoding of the model's training text.
 
     Raises:
         CharrnnError: the file cannot be read or decoded, or is empty.
@@ -178,5 +178,5 @@ def read_original(file: str, vocabulary: Vocabulary, encoding: str) -> Original:
         text = normalised(name, decode(name, data, encoding, "replace"), vocabulary.unrestricted, ignore_note)
         ids = vocabulary.encode(text, None if vocabulary.kind == "ascii" else len(vocabulary))
     if not text:
-        raise CharrnnError(f"{name}: empty, there is nothing in it to compare with")
+        raise CharrnnError(f"{name}: empty, so there is nothing to compare with")
     return Original(name, text, vocabulary, ids)

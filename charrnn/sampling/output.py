@@ -1,4 +1,4 @@
-"""Samples on their way to stdout, as text or as JSON, and what is said of them on stderr."""
+"""Formats samples for stdout as text or JSON, and writes notes about them to stderr."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from charrnn.sampling.loops import repeated_passage
 from charrnn.sampling.samples import Request, Sample
 from charrnn.text.vocabulary import Vocabulary
 
-SEPARATOR = "\n%\n"  # a line with % alone, as in the files that fortune reads
+SEPARATOR = "\n%\n"  # a line with only %, as in the files that fortune reads
 
 
 def as_text(samples: Iterable[Sample], request: Request, vocabulary: Vocabulary, count: int) -> Iterator[str]:
-    """The samples one after another, each with its prime; of several each ends in the stop text or SEPARATOR."""
+    """The samples in turn, each with its prime. If there are several, each ends in the stop text or SEPARATOR."""
     for sample in samples:
         yield sample.prime
         yield from sample.pieces()
@@ -26,7 +26,7 @@ def as_text(samples: Iterable[Sample], request: Request, vocabulary: Vocabulary,
 def as_marked_text(
     samples: Iterable[Sample], request: Request, vocabulary: Vocabulary, count: int
 ) -> tuple[list[str], list[bool]]:
-    """The same of samples that were compared with a text: their pieces, and which of them were copied."""
+    """Like `as_text` for samples that were compared with a text: their pieces, and whether each piece is copied."""
     pieces: list[tuple[str, bool]] = []
     for sample in samples:
         assert sample.copied is not None  # it was compared
@@ -42,10 +42,10 @@ def _ending(sample: Sample, request: Request, vocabulary: Vocabulary, count: int
 
 
 def as_json(samples: Iterable[Sample], request: Request, vocabulary: Vocabulary, checkpoint: str) -> Iterator[str]:
-    """The samples as JSON, an object and line each; they have to be scored.
+    """The samples as JSON, one object and line for each; they must be scored.
 
-    Of a model of bytes the text's bytes come too, in base64: those that are not UTF-8 are lost in the text.
-    Probabilities are those of the model's own distribution, before temperature, top-k, top-p and min-p.
+    For a `bytes` model, each object also has the bytes in base64, because the text loses those that are not UTF-8.
+    Probabilities come from the model's own distribution, before temperature, top-k, top-p and min-p.
     """
     import base64
     import json
@@ -78,14 +78,14 @@ def _stop_text(request: Request, vocabulary: Vocabulary, errors: str = "replace"
 
 
 def with_notes(samples: Iterable[Sample], request: Request, vocabulary: Vocabulary, note: Note) -> Iterator[Sample]:
-    """Pass samples on and, once they were read, say what went wrong with them.
+    """Pass samples on and, after their consumer has read them, report what went wrong with them.
 
     Args:
-        samples: on their way to where they are read.
-        request: what was asked of them.
-        vocabulary: the model's.
-        note: told, a line each, of every sample that fell into a loop; and at the end how many did not come to
-            the stop text, and how many invalid sequences of bytes became U+FFFD.
+        samples: the samples to pass on.
+        request: the request for these samples.
+        vocabulary: the model's vocabulary.
+        note: called with one line for each sample that fell into a loop. At the end, called with the number of
+            samples that did not reach the stop text, and the number of invalid byte sequences that became U+FFFD.
     """
     count = unstopped = invalid = 0
     for sample in samples:
@@ -99,19 +99,19 @@ def with_notes(samples: Iterable[Sample], request: Request, vocabulary: Vocabula
             note(f"the sample with seed {sample.seed} repeats {shown!r} over and over: {_advice(request)}")
     if unstopped:
         note(
-            f"{unstopped:,} of {plural(count, 'sample')} came to --length {request.length:,} before the stop text"
+            f"{unstopped:,} of {plural(count, 'sample')} reached --length {request.length:,} before the stop text"
             if count > 1
-            else f"the sample came to --length {request.length:,} before the stop text"
+            else f"the sample reached --length {request.length:,} before the stop text"
         )
     if invalid:
-        note(f"{plural(invalid, 'invalid sequence')} of bytes became U+FFFD")
+        note(f"{plural(invalid, 'invalid byte sequence')} became U+FFFD")
 
 
 def _advice(request: Request) -> str:
     choice = request.choice
     if choice.top_k == 1:
-        return "give a larger --top-k"
+        return "use a larger --top-k"
     if choice.temperature == 0:
-        return "give a --temperature above 0"
+        return "use a --temperature above 0"
     leave_out = "".join(f", leave out --{name.replace('_', '-')}" for name in choice.narrowing[:1])
-    return f"give a --temperature above {choice.temperature:g}{leave_out} or try another --seed"
+    return f"use a --temperature above {choice.temperature:g}{leave_out} or try another --seed"

@@ -1,4 +1,4 @@
-"""Sampling at a prompt: type a beginning, read how the model goes on, change how it chooses."""
+"""Sampling at a prompt: type a beginning, read how the model continues it, change how it chooses characters."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from charrnn.text.typed import encode_prime
 from charrnn.text.vocabulary import Ids, Vocabulary
 
 Write = Callable[[Iterable[str]], bool]
-"""Streams text to the user, and says whether there is still somebody who reads it."""
+"""Streams text to the user. Returns whether somebody still reads it."""
 
 
 class Session:
-    """A model, a text that it writes, and how it goes on with it."""
+    """A model, the text that it is writing, and the settings with which it continues."""
 
     def __init__(
         self,
@@ -41,16 +41,16 @@ class Session:
         unknown: str | None,
         write: Write,
     ) -> None:
-        """Take what `sample` was called with.
+        """Start a session with the options of `sample`.
 
         Args:
             network: the model.
             vocabulary: its character map.
-            choice: how a character is chosen, until changed.
-            length: new characters a time, until changed.
-            seed: of the first text; those that follow take the next numbers.
-            unknown: what becomes of characters that the model does not know, as in `encode_prime`.
-            write: where the text goes.
+            choice: how to choose a character, until the user changes it.
+            length: number of new characters at a time, until the user changes it.
+            seed: the seed for the first text; later texts use the next numbers.
+            unknown: how to treat characters that the model does not know, as in `encode_prime`.
+            write: writes the text.
         """
         self._network = network
         self._vocabulary = vocabulary
@@ -59,35 +59,35 @@ class Session:
         self._seed = seed
         self._unknown = unknown
         self._write = write
-        self._ids: list[int] = []  # of the text so far, the prime included
-        self._text: Iterator[str] | None = None  # without end, a piece an id
-        self._in_line = False  # the text that was written last did not end its line
+        self._ids: list[int] = []  # of the text so far, including the prime
+        self._text: Iterator[str] | None = None  # endless, one piece for each id
+        self._in_line = False  # whether the last text ended within a line
 
     def run(self, prime: Ids | None) -> None:
         """Write texts as the user asks for them, until the end of the input.
 
         Args:
-            prime: of a first text, which is written before anything is asked.
+            prime: of a first text, which is written before the first prompt.
 
         Raises:
             CharrnnError: there is no standard input, or the text cannot be written.
-            KeyboardInterrupt: Ctrl-C at the prompt.
+            KeyboardInterrupt: the user pressed Ctrl-C at the prompt.
         """
         if not isinstance(sys.stdin, io.TextIOWrapper):
-            raise CharrnnError("standard input is closed: there is nobody to ask for a beginning")
+            raise CharrnnError("standard input is closed: --interactive needs it to ask for a beginning")
         if sys.stdin.isatty():
-            with contextlib.suppress(ImportError):  # Windows has none
+            with contextlib.suppress(ImportError):  # Windows has no readline
                 import readline  # noqa: F401 - it gives input() its line editing and history
-            say("type a beginning and Enter; Enter alone goes on; :help says more, Ctrl-D quits")
+            say("type a beginning and press Enter; Enter alone continues; :help lists the commands, Ctrl-D quits")
         else:
             sys.stdin.reconfigure(encoding="utf-8")
-        sys.stdin.reconfigure(errors="surrogateescape")  # as the command line gives what is not valid
+        sys.stdin.reconfigure(errors="surrogateescape")  # as Python decodes invalid bytes on the command line
         more = prime is None or self._begin(prime)
         while more and (line := _ask()) is not None:
             more = self._answer(line)
 
     def _answer(self, line: str) -> bool:
-        """Do what a line asks for; whether there is still somebody who reads."""
+        """Do what a line asks for, and return whether somebody still reads the text."""
         if line.startswith("::"):
             line = line[1:]
         elif line.startswith(":"):
@@ -104,7 +104,7 @@ class Session:
     def _begin(self, prime: Ids) -> bool:
         self._ids = []
         self._text = self._decoded(chain(map(int, prime), self._continuation(prime)))
-        if self._in_line and not sys.stdout.isatty():  # on a terminal the line was ended
+        if self._in_line and not sys.stdout.isatty():  # on a terminal, the line has already been ended
             self._write("\n")
         return self._go_on(len(prime) + self._length)
 
@@ -121,12 +121,12 @@ class Session:
         return self._vocabulary.decode(kept(), errors_for_stdout())
 
     def _go_on(self, count: int) -> bool:
-        """Write the next pieces of the text, or fewer if Ctrl-C comes; whether there is still somebody who reads."""
+        """Write the next pieces of the text, fewer after Ctrl-C, and return whether somebody still reads them."""
         with _ctrl_c() as pressed:
             return self._write(self._pieces(count, pressed))
 
     def _pieces(self, count: int, stopped: Callable[[], bool]) -> Iterator[str]:
-        assert self._text is not None  # somebody began it
+        assert self._text is not None  # `_begin` has started it
         for _ in range(count):
             if stopped():
                 return
@@ -145,15 +145,15 @@ class Session:
         else:
             say(
                 f"Error: {' '.join((':' + name, value, *rest)).rstrip()}: no such command; "
-                ":help lists them, Ctrl-D quits; type two colons to begin a text with one"
+                ":help lists the commands, Ctrl-D quits; type two colons to begin a text with one"
             )
 
     def _help(self) -> None:
-        say("some text     the model goes on from it")
+        say("some text     the model continues it")
         say("::) smiles    two colons begin a text with one")
-        say("an empty line goes on from where the text stopped")
+        say("an empty line continues from where the text stopped")
         say(f":t 0.7        temperature, now {self._choice.temperature:g}: below 1 plays safer, above 1 wilder")
-        say(f":length 500   new characters a time, now {self._length:,}")
+        say(f":length 500   new characters at a time, now {self._length:,}")
         say("Ctrl-C        stops a text; at the prompt it quits, as Ctrl-D does")
 
     def _set_temperature(self, value: str) -> None:
@@ -162,7 +162,7 @@ class Session:
             if temperature not in RANGES["temperature"]:
                 raise ValueError
         except ValueError:
-            say(f"Error: {f':t {value}'.rstrip()}: a temperature is a number that is not below 0, as in :t 0.7")
+            say(f"Error: {f':t {value}'.rstrip()}: the temperature must be a number, 0 or more, as in :t 0.7")
             return
         self._choice = dataclasses.replace(self._choice, temperature=temperature)
         if self._text is not None:
@@ -172,15 +172,18 @@ class Session:
 
     def _set_length(self, value: str) -> None:
         if not re.fullmatch("[0-9]{1,20}", value) or not int(value) or int(value) not in LENGTH:
-            say(f"Error: {f':length {value[:40]}'.rstrip()}: a length is a whole number above 0, as in :length 500")
+            say(
+                f"Error: {f':length {value[:40]}'.rstrip()}: "
+                "the length must be a whole number above 0, as in :length 500"
+            )
             return
         self._length = int(value)
-        say(plural(self._length, "new character") + " a time")
+        say(plural(self._length, "new character") + " at a time")
 
 
 @contextlib.contextmanager
 def _ctrl_c() -> Iterator[Callable[[], bool]]:
-    """Have Ctrl-C noted, not raised; the result says whether it was pressed."""
+    """Record Ctrl-C instead of raising it. The result tells whether the user has pressed it."""
     pressed = []
     before = signal.signal(signal.SIGINT, lambda *_: pressed.append(True))
     try:
@@ -190,7 +193,7 @@ def _ctrl_c() -> Iterator[Callable[[], bool]]:
 
 
 def _ask() -> str | None:
-    """The next line, without its end; None at the end of the input."""
+    """The next line without its line ending, or None at the end of the input."""
     if not sys.stdin.isatty():
         line = sys.stdin.readline()
         return line.removesuffix("\n") if line else None
@@ -207,7 +210,7 @@ def _ask() -> str | None:
 
 @contextlib.contextmanager
 def _stdout_on_stderr() -> Iterator[None]:
-    """Have what is written to file descriptor 1 go to stderr: input() prompts and edits there, whatever stdout is."""
+    """Redirect file descriptor 1 to stderr, so that input() prompts and edits there, whatever stdout is."""
     kept = os.dup(1)
     os.dup2(2, 1)
     try:

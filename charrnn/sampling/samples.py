@@ -1,4 +1,4 @@
-"""Samples: texts that are written side by side, and end at a length or at a stop text."""
+"""Samples: texts that the model writes side by side until a length or a stop text."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from charrnn.text.vocabulary import Decoder, Ids, Vocabulary
 
 LENGTH, COUNT, SEED = Range(0, 10**12), Range(1, 10**9), Range(0)
 LENGTH_ASKED = 1000
-"""Where a user gives no length."""
-BATCH_SIZE = 64  # samples side by side: more take more memory and are not faster
+"""The default if the user sets no length."""
+BATCH_SIZE = 64  # samples side by side; more would take more memory without being faster
 
 _Places = npt.NDArray[np.intp]
 
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked of a sample.
+    """A request for a sample.
 
     Attributes:
         prime: ids of the text to continue, (P,).
-        length: how many characters at most (of a `bytes` model, bytes, and those that finish the last character).
-        choice: how each is chosen.
-        stop: ids of the text to end at, (N,), which is not part of the sample; looked for in the new text alone.
+        length: maximum number of characters (for a `bytes` model, of bytes, plus those that finish the last character).
+        choice: how to choose each character.
+        stop: ids of the text to end at, (N,). It is not part of the sample, and only the new text is searched for it.
     """
 
     prime: Ids
@@ -40,13 +40,13 @@ class Request:
 
 
 class Sample:
-    """One of the samples of a batch.
+    """One sample in a batch.
 
     Attributes:
-        seed: that gives it again, alone.
+        seed: the seed that reproduces this sample on its own.
         prime: the text that it continues, as the model read it.
-        decoder: of its text, from the prime on.
-        copied: of a finished sample that was compared with a text, whether each of its ids was copied, (N,).
+        decoder: decodes its text, starting with the prime.
+        copied: whether each of its ids is copied, (N,), if the finished sample was compared with a text.
     """
 
     def __init__(self, batch: _Batch, index: int, seed: int, errors: str) -> None:
@@ -58,7 +58,7 @@ class Sample:
         self._index = index
 
     def pieces(self) -> Iterator[str]:
-        """The new text, a piece as soon as it is certain; the batch goes on as far as that needs."""
+        """The new text, each piece as soon as it is certain. The batch advances as far as necessary."""
         batch, index = self._batch, self._index
         shown = 0
         while True:
@@ -72,23 +72,23 @@ class Sample:
             batch.step()
 
     def finish(self) -> None:
-        """Write it to its end; its pieces can be read afterwards."""
+        """Write the sample to its end; its pieces can be read afterwards."""
         while not self._batch.ended[self._index]:
             self._batch.step()
 
     @property
     def ids(self) -> Ids:
-        """What was written and is certain, (N,)."""
+        """The ids that are written and certain, (N,)."""
         return self._batch.ids[self._index, : self._batch.lengths[self._index]]
 
     @property
     def log_probabilities(self) -> npt.NDArray[np.float64]:
-        """Of each of the ids in the model's own distribution, (N,)."""
+        """The log-probability of each id in the model's own distribution, (N,)."""
         return self._batch.log_probabilities[self._index, : self._batch.lengths[self._index]]
 
     @property
     def stopped(self) -> bool:
-        """Whether it ended at the stop text."""
+        """Whether the sample ended at the stop text."""
         return bool(self._batch.stopped[self._index])
 
 
@@ -101,19 +101,19 @@ def write_samples(
     errors: str = "replace",
     show: Callable[[int, int], None] = lambda *_: None,
 ) -> Iterator[Sample]:
-    """Write samples of one prime, each with a seed of its own, many at a time.
+    """Write samples that continue one prime, each with its own seed, many at a time.
 
     Args:
         network: the model.
         vocabulary: its character map.
-        request: what all of them have in common.
-        seeds: one for each.
-        scored: keep the log-probabilities.
-        errors: what bytes that are not UTF-8 become, as `Decoder` takes it.
-        show: told how much of the prime is read.
+        request: the request that all samples share.
+        seeds: one seed for each sample.
+        scored: whether to keep the log-probabilities.
+        errors: how to treat bytes that are not UTF-8, as in `Decoder`.
+        show: called with the number of prime characters read so far and their total.
 
     Yields:
-        Each, to read its pieces from.
+        Each sample, whose pieces can then be read.
     """
     begun = read_beginning(network, vocabulary, request.prime, show)
     for first in range(0, len(seeds), BATCH_SIZE):
@@ -127,10 +127,10 @@ class _Batch:
     """Samples that are written side by side.
 
     Attributes:
-        ids: what was written, (B, at least as many as were).
-        lengths: how much of that is certain to be part of each, (B,): not the stop text, nor what may become it.
-        ended, stopped: which have ended, and which of them at the stop text, (B,).
-        log_probabilities: of the ids, if they are scored.
+        ids: the ids written so far, (B, at least that many).
+        lengths: how many of them certainly belong to each sample, (B,), without a stop text or its possible beginning.
+        ended, stopped: which samples have ended, and which of them at the stop text, (B,).
+        log_probabilities: those of the ids, if the samples are scored.
     """
 
     def __init__(
@@ -157,7 +157,7 @@ class _Batch:
         self.stopped = np.zeros(len(seeds), np.bool)
 
     def step(self) -> None:
-        """Write one more character of every sample that has not ended."""
+        """Write one more character for every sample that has not ended."""
         if self._written == self.ids.shape[1]:
             self._make_room()
         ids = self._streams.step()
@@ -185,7 +185,7 @@ class _Batch:
             self._streams.keep(~ended)
 
     def _within_character(self, index: int) -> bool:
-        """Whether a sample of a `bytes` model has to go on to finish a character of UTF-8, which has up to 4 bytes."""
+        """Whether a sample from a `bytes` model must continue to finish a UTF-8 character, which has up to 4 bytes."""
         if self.vocabulary.kind != "bytes" or self._written >= self.request.length + 3:
             return False
         decoder = Decoder(self.vocabulary)
@@ -201,16 +201,16 @@ class _Batch:
 
 
 class _StopText:
-    """Finds a text in many streams at once, a character of each at a time (Knuth, Morris and Pratt, 1977)."""
+    """Finds a text in many streams at once, one character at a time (Knuth, Morris and Pratt, 1977)."""
 
     def __init__(self, stop: Ids, vocabulary_size: int) -> None:
-        """Tabulate how much of the text is matched after each character, given how much was before it."""
+        """Tabulate the matched length after each character, given the matched length before it."""
         self.length = len(stop)
         symbols, places = np.unique(stop, return_inverse=True)
-        self._column = np.full(vocabulary_size, len(symbols))  # all characters that are not in the text share one
+        self._column = np.full(vocabulary_size, len(symbols))  # all characters outside the text share one column
         self._column[symbols] = np.arange(len(symbols))
         self._next = np.zeros((len(stop), len(symbols) + 1), np.intp)
-        shorter = 0  # what would be matched if the text had begun one character later
+        shorter = 0  # the matched length if the text had begun one character later
         for matched, column in enumerate(places):
             self._next[matched] = self._next[shorter]
             self._next[matched, column] = matched + 1

@@ -13,16 +13,16 @@ from charrnn.network.scoring import CHUNK
 from charrnn.sampling.choice import Choice
 from charrnn.text.vocabulary import Ids, Vocabulary
 
-_DRAWN_AHEAD = 64  # random numbers of a stream that are drawn at once
+_DRAWN_AHEAD = 64  # random numbers to draw at once for each stream
 
 
 @dataclass(frozen=True)
 class Beginning:
-    """A network that has read what texts are to continue.
+    """The state of a network that has read the prime.
 
     Attributes:
-        logits: of the next character, (1, V).
-        state: after the last one.
+        logits: the logits of the next character, (1, V).
+        state: the network's state after the last character.
     """
 
     logits: npt.NDArray[np.float32]
@@ -38,8 +38,8 @@ def read_beginning(
     Args:
         network: the model.
         vocabulary: its character map.
-        prime: the ids to start from, (P,); if none, the text starts as after a newline.
-        show: told how many of how many characters are read.
+        prime: the ids to start from, (P,); if empty, the text starts as after a newline.
+        show: called with the number of characters read so far and their total.
     """
     prime = beginning(vocabulary, prime)
     state = network.zero_state()
@@ -51,13 +51,13 @@ def read_beginning(
 
 
 class Streams:
-    """Continuations of one prime, written side by side, each with random numbers of its own.
+    """Continuations of one prime, written side by side, each with its own random numbers.
 
-    What a seed gives does not depend on the other streams, except where rounding decides: a product of
-    several rows is not added up in the order that a product of one is.
+    The text from a seed does not depend on the other streams, except through rounding: a matrix product with
+    several rows adds its terms in a different order from a product with one row.
 
     Attributes:
-        logits: of the character chosen last, (S, V).
+        logits: the logits from which the last character was chosen, (S, V).
     """
 
     @quietly
@@ -68,10 +68,10 @@ class Streams:
 
         Args:
             network: the model.
-            vocabulary: its character map; only what it may write is chosen.
-            begun: what all of them continue.
-            choice: how each character is chosen.
-            seeds: of each stream's random numbers; the same on the same machine give the same ids.
+            vocabulary: its character map; only characters that it may write are chosen.
+            begun: the beginning that all streams continue.
+            choice: how to choose each character.
+            seeds: one for each stream; on the same machine, the same seeds give the same ids.
         """
         self._network = network
         self._choice = choice
@@ -81,8 +81,8 @@ class Streams:
         self._reader = network.start(state)
         self._random = [np.random.default_rng(seed) for seed in seeds]
         self._uniform = np.empty((len(seeds), 0))
-        self._drawn = 0  # columns of _uniform that were used
-        self._ids: npt.NDArray[np.intp] | None = None  # chosen last, and not read yet
+        self._drawn = 0  # used columns of _uniform
+        self._ids: npt.NDArray[np.intp] | None = None  # chosen last, but not read yet
 
     @quietly
     def step(self) -> npt.NDArray[np.intp]:
@@ -95,7 +95,7 @@ class Streams:
             self._drawn = 0
         uniform = self._uniform[:, self._drawn]
         self._drawn += 1
-        if len(scores) == 1:  # the same for one stream, in half the time
+        if len(scores) == 1:  # same result for one stream, in half the time
             cumulative = np.add.accumulate(self._choice.weights(scores[0]))
             self._ids = cumulative.searchsorted(uniform * cumulative[-1:], "right")
         else:
@@ -105,12 +105,15 @@ class Streams:
 
     @quietly
     def log_probabilities(self) -> npt.NDArray[np.float64]:
-        """Of the characters chosen last in the model's own distribution, (S,): at temperature 1, of all characters."""
+        """The log-probabilities of the characters chosen last, (S,).
+
+        They come from the model's own distribution, at temperature 1 and over all characters.
+        """
         assert self._ids is not None
         return log_probabilities(self.logits, self._ids)
 
     def keep(self, which: npt.NDArray[np.bool]) -> None:
-        """Go on with some of the streams only: those where the mask, (S,), is true."""
+        """Continue only the streams for which the mask, (S,), is true."""
         self.logits = self.logits[which]
         self._ids = None if self._ids is None else self._ids[which]
         self._reader = self._network.start([tuple(part[which] for part in layer) for layer in self._reader.state()])
@@ -119,7 +122,7 @@ class Streams:
 
 
 def beginning(vocabulary: Vocabulary, prime: Ids) -> Ids:
-    """What the network reads before the first new character: the prime, or a newline where there is none."""
+    """The ids that the network reads before the first new character: the prime, or a newline if it is empty."""
     if len(prime):
         return prime
     newline = vocabulary.id_of("\n")
@@ -135,10 +138,10 @@ def generate(
     seed: int,
     show: Callable[[int, int], None] = lambda *_: None,
 ) -> Iterator[int]:
-    """Feed predictions back autoregressively: the ids of one stream of `Streams`, after `read_beginning`.
+    """Feed predictions back autoregressively, in a single stream of `Streams` after `read_beginning`.
 
     Returns:
-        Each new id, `length` of them. The prime is read before.
+        An iterator over `length` new ids. The prime is read first.
     """
     streams = Streams(network, vocabulary, read_beginning(network, vocabulary, prime, show), choice, [seed])
     return (int(streams.step()[0]) for _ in range(length))

@@ -1,1 +1,1 @@
-"""From files and what a user types to ids."""
+"""Turning files and typed text into ids."""

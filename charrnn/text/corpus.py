@@ -1,4 +1,4 @@
-"""From text files to batches of character ids: reading, the split, the windows."""
+"""From text files to one encoded text, and its split into training and validation part."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from charrnn.messages import Note, ignore_note, plural, show
 from charrnn.text.reading import decode, is_nameless
 from charrnn.text.vocabulary import ASCII_EQUIVALENTS, Ids, Vocabulary, count_characters
 
-# More than this share of characters outside ASCII and the text gets a vocabulary of its own.
+# If a larger share of the characters is outside ASCII, the text gets its own vocabulary.
 MAX_UNKNOWN_SHARE = 1 / 10_000
 VALIDATION_SHARE = 0.1
-MAX_NEVER_SEEN_SHARE = 0.01  # of the validation part's characters, before it is reported
-_LINES_LOOKED_AT = 1 << 18  # characters: enough to tell a sorted list
-_CHUNK = 1 << 20  # characters hashed at once
+MAX_NEVER_SEEN_SHARE = 0.01  # of the validation part's characters; a larger share is reported
+_LINES_LOOKED_AT = 1 << 18  # characters: enough to recognise a sorted list
+_CHUNK = 1 << 20  # characters hashed at a time
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """A text, read and encoded: what a model trains on.
+    """A text, read and encoded, to train on.
 
     Attributes:
         ids: the whole text as ids, shape (characters,).
-        vocabulary: the character map that made them.
-        sha256: of the text after normalisation (UTF-8), or of the raw bytes: what identifies it.
+        vocabulary: the character map of the ids.
+        sha256: identifies the text: the hash of the normalised text (UTF-8), or of the raw bytes.
     """
 
     ids: Ids
@@ -41,17 +41,17 @@ class Corpus:
 
     @property
     def training(self) -> Ids:
-        """The first 90 %: what gradients come from."""
+        """The first 90 %, which the model trains on."""
         return self.ids[: training_size(len(self.ids))]
 
     @property
     def validation_start(self) -> int:
-        """Where the contiguous last 10 % starts."""
+        """Where the contiguous last 10 % starts: the index of its first character."""
         return training_size(len(self.ids))
 
 
 def training_size(characters: int) -> int:
-    """How many of a text's characters are for training; the rest, the last 10 %, validates."""
+    """The number of characters for training; the rest, the last 10 %, is for validation."""
     return int(characters * (1 - VALIDATION_SHARE))
 
 
@@ -63,22 +63,22 @@ def read_corpus(
     note: Note = ignore_note,
     model: Vocabulary | None = None,
 ) -> Corpus:
-    """Decode text files, join them in the order given, choose the vocabulary, encode.
+    """Decode text files, join them in the order given, choose the vocabulary, and encode the text.
 
     Args:
-        contents: of the files, as `read_bytes` returns them.
-        kind: of the vocabulary; None lets the text decide between `ascii` and `text`.
-        encoding: of the files.
+        contents: names and contents of the files, as `read_bytes` returns them.
+        kind: the kind of vocabulary; None lets the text decide between `ascii` and `text`.
+        encoding: the text encoding of the files.
         errors: `strict` or `replace`, for invalid bytes.
-        note: told, a line each, what was read, changed and chosen.
-        model: the vocabulary of a model that goes on learning: a `text` vocabulary has its characters first, then the
-            text's own, and all that it knows stays known.
+        note: called with one line for each thing read, changed or chosen.
+        model: the vocabulary of the model to train further, if any. A `text` vocabulary then has this model's
+            characters first, followed by the text's own; all characters that this model knows stay known.
 
     Raises:
-        CharrnnError: files that cannot be decoded or are empty.
+        CharrnnError: a file cannot be decoded, or the files contain no text.
     """
     names = ", ".join(name for name, _ in contents[:3]) + (f" and {len(contents) - 3:,} more" if contents[3:] else "")
-    nothing = CharrnnError(f"{names}: empty, there is no text in it")
+    nothing = CharrnnError(f"{names}: empty; there is no text to train on")
     if kind == "bytes":
         raw = b"".join(data for _, data in contents)
         if not raw:
@@ -100,8 +100,8 @@ def read_corpus(
     if kind is None and share > MAX_UNKNOWN_SHARE:
         kind = "text"
         note(
-            f"vocabulary: the text's own characters, because {share:.2%} of it is not printable ASCII "
-            "(--vocabulary ascii would make that unknown)"
+            f"vocabulary: the text's own characters, because {share:.2%} of the text is not printable ASCII "
+            "(--vocabulary ascii would make those characters unknown)"
         )
     if kind == "text":
         vocabulary = Vocabulary("text", "".join(dict.fromkeys([*(model.characters if model else ""), *counts])))
@@ -127,12 +127,12 @@ def read_corpus(
 
 
 def unlike_notes(text: str | None, corpus: Corpus, files: Sequence[str]) -> Iterator[str]:
-    """Report what makes the validation part unlike the rest, and suggest to shuffle a list of short lines.
+    """Report how the validation part differs from the rest, and suggest shuffling a list of short lines.
 
     Args:
-        text: the whole text, None if it is bytes.
-        corpus: the same as ids.
-        files: as messages call them.
+        text: the whole text, or None for bytes.
+        corpus: the same text as ids.
+        files: the files' names in messages.
     """
     validation = corpus.ids[corpus.validation_start :]
     never = np.bincount(corpus.training, minlength=len(corpus.vocabulary)) == 0
@@ -148,7 +148,7 @@ def unlike_notes(text: str | None, corpus: Corpus, files: Sequence[str]) -> Iter
             "so the validation loss will be higher"
         )
     if is_sorted:
-        yield "the lines are in alphabetical order: the last tenth, the validation part, is unlike the rest"
+        yield "the lines are in alphabetical order, so the last tenth (the validation part) differs from the rest"
     if is_sorted or (is_list and share > MAX_NEVER_SEEN_SHARE):
         first = Path(files[0])
         shuffle = (

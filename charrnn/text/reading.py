@@ -28,16 +28,16 @@ _MARKS = {  # a UTF-32 mark starts like a UTF-16 one
 
 
 def read_bytes(files: Sequence[str]) -> list[tuple[str, bytes]]:
-    """Read files whole.
+    """Read whole files.
 
     Args:
         files: paths; `-` is standard input.
 
     Returns:
-        One (name for messages, content) for each file.
+        A pair (name for messages, content) for each file.
 
     Raises:
-        CharrnnError: a file that is missing, a directory, not permitted or not readable.
+        CharrnnError: a file is missing, is a directory or a device, or cannot be read.
     """
     contents = []
     for file in files:
@@ -47,12 +47,12 @@ def read_bytes(files: Sequence[str]) -> list[tuple[str, bytes]]:
                 with open(file, "rb") as stream:
                     if stat.S_ISCHR(os.fstat(stream.fileno()).st_mode) and not stream.isatty():
                         raise CharrnnError(f"{name}: is a device, not a file")
-                    # A file that grows meanwhile is what it was; a FIFO's end is where its writers close it.
+                    # A file that grows meanwhile is read up to its old size, a FIFO until its writers close it.
                     data = stream.read(os.fstat(stream.fileno()).st_size or -1)
             elif sys.stdin is not None:
                 data = sys.stdin.buffer.read()
             else:
-                raise CharrnnError("standard input is closed, there is nothing to read")
+                raise CharrnnError("standard input is closed: there is nothing to read")
         except FileNotFoundError:
             raise CharrnnError(f"{name}: no such file", exit_code=2) from None
         except IsADirectoryError:
@@ -69,23 +69,23 @@ def read_bytes(files: Sequence[str]) -> list[tuple[str, bytes]]:
 
 
 def is_nameless(file: str) -> bool:
-    """Whether a text comes from standard input or from an open file, as `<(...)` in a shell gives it."""
+    """Whether a text comes from standard input or an open file, such as a shell's `<(...)`."""
     return file in ("-", _STANDARD_INPUT) or re.match(r"/(dev|proc/[^/]+)/fd/", file) is not None
 
 
 def encoding_named(name: str) -> str:
-    """Python's own name of a text encoding, the same for all its aliases.
+    """Python's own name for a text encoding, the same for all its aliases.
 
     Raises:
-        CharrnnError: there is none of that name.
+        CharrnnError: there is no encoding of that name.
     """
     try:
-        with contextlib.suppress(UnicodeError):  # whether it decodes a blank does not matter here
+        with contextlib.suppress(UnicodeError):  # only the lookup matters here, not whether a space decodes
             b" ".decode(name)
         return codecs.lookup(name).name
     except (LookupError, ValueError):
         raise CharrnnError(
-            f"no text encoding is called {name!r}; some are utf-8, utf-16, latin-1, cp1252, mac-roman, shift_jis",
+            f"unknown text encoding {name!r}; some are utf-8, utf-16, latin-1, cp1252, mac-roman, shift_jis",
             exit_code=2,
         ) from None
 
@@ -96,14 +96,14 @@ def _line_of(data: bytes, offset: int) -> int:
 
 
 def decode(name: str, data: bytes, encoding: str = "utf-8", errors: str = "strict", note: Note = ignore_note) -> str:
-    """Decode one file: byte-order mark off, every line ending a newline, nothing else changed.
+    """Decode one file: remove a byte-order mark, turn line endings into newlines, and change nothing else.
 
     Args:
-        name: how messages call the file.
+        name: the file's name in messages.
         data: its bytes.
         encoding: a Python text encoding.
-        errors: `strict` refuses invalid bytes, `replace` makes them U+FFFD.
-        note: told, a line each, what was changed.
+        errors: `strict` rejects invalid bytes; `replace` turns them into U+FFFD.
+        note: called with one line for each change.
 
     Raises:
         CharrnnError: invalid bytes under `strict`, NUL characters, or an unknown encoding.
@@ -122,7 +122,7 @@ def decode(name: str, data: bytes, encoding: str = "utf-8", errors: str = "stric
     try:
         text = data.decode(encoding, errors)
         if encoding != "utf-8":
-            text.encode()  # some encodings give halves of surrogate pairs, which are not characters
+            text.encode()  # some encodings yield halves of surrogate pairs, which are not characters
     except UnicodeDecodeError as error:
         if b"\0" in data and not encoding.startswith(("utf-16", "utf-32")):
             raise _binary(name, f"at offset {data.index(0):,}") from None
@@ -136,21 +136,21 @@ def decode(name: str, data: bytes, encoding: str = "utf-8", errors: str = "stric
     if "\0" in text:
         raise _binary(name, f"at character {text.index(chr(0)) + 1:,}")
     if errors == "replace" and (invalid := text.count("\ufffd") - data.count("\ufffd".encode())) > 0:
-        note(f"{name}: {plural(invalid, 'invalid sequence')} of bytes became U+FFFD")
+        note(f"{name}: {plural(invalid, 'invalid byte sequence')} became U+FFFD")
     return plain_text(name, text, note)
 
 
 def plain_text(name: str, text: str, note: Note = ignore_note) -> str:
-    """Take a byte-order mark off and make every line ending a newline.
+    """Remove a byte-order mark and turn every line ending into a newline.
 
     Args:
-        name: how messages call the text.
-        text: decoded.
-        note: told, a line each, what was changed.
+        name: the text's name in messages.
+        text: the decoded text.
+        note: called with one line for each change.
     """
     if text.startswith("\ufeff"):
         text = text[1:]
-        note(f"{name}: took the byte-order mark off")
+        note(f"{name}: removed the byte-order mark")
     if crlf := text.count("\r\n"):
         text = text.replace("\r\n", "\n")
         note(f"{name}: turned {plural(crlf, 'CRLF line ending')} into newlines")
@@ -162,40 +162,40 @@ def plain_text(name: str, text: str, note: Note = ignore_note) -> str:
 
 def _binary(name: str, place: str) -> CharrnnError:
     return CharrnnError(
-        f"{name}: has a NUL {place}, so it is a binary file or in another encoding; "
-        "to train on it, use --vocabulary bytes for raw bytes, or name its --encoding"
+        f"{name}: has a NUL {place}, so it is a binary file or in another encoding; to train on it, "
+        "use --vocabulary bytes for its raw bytes, or --encoding for its encoding"
     )
 
 
-_LOOKED_AT = 1 << 15  # bytes before and behind a place, from which its encoding is guessed
-_SHOWN = 15  # characters before and behind it that are shown as a guess reads them
-_LEAST_COHERENCE = 0.15  # of letters with those of a language, by charset-normalizer's measure
-_TIE, _TIE_OF_CP1252 = 0.05, 0.15  # of coherence: guesses no further apart are equally good; cp1252 is the likeliest
+_LOOKED_AT = 1 << 15  # bytes before and after a position, from which the encoding is guessed
+_SHOWN = 15  # characters before and after it that the message shows in the guessed encoding
+_LEAST_COHERENCE = 0.15  # how well the letters fit a language, by charset-normalizer's measure
+_TIE, _TIE_OF_CP1252 = 0.05, 0.15  # in coherence: guesses this close count as equal; cp1252 is the most common
 _ENCODINGS = (
     *("cp1250", "cp1251", "cp1252", "cp1253", "cp1254", "cp1255", "cp1256", "cp1257", "iso8859_2", "iso8859_5"),
     *("iso8859_7", "koi8_r", "koi8_u", "cp437", "cp850", "cp852", "cp866", "mac_roman", "cp874"),
     *("gb18030", "big5", "cp932", "euc_jp", "cp949"),
 )
-"""Those that text files are found in; of all that Python knows, one of another continent often fits by chance."""
+"""Encodings that text files use; among all that Python knows, one from another continent often fits by chance."""
 
 
 _WINDOWS_PUNCTUATION = b"\x85\x91\x92\x93\x94\x96\x97\xa0"
-"""Ellipsis, quotes, dashes and the fixed space, in every Windows code page for a Latin script."""
+"""Ellipsis, quotes, dashes and the no-break space, the same in every Windows code page for a Latin script."""
 
 
 def _other_readings(data: bytes, place: int) -> str:
-    """Which options may read a file that cannot be decoded.
+    """Suggest options that may read a file that cannot be decoded.
 
     Args:
         data: the file.
-        place: of a byte that is not valid.
+        place: the offset of an invalid byte.
     """
     replace = "--errors replace to read such bytes as U+FFFD"
     text = data.decode("utf-8", "replace")
     invalid = text.count("\ufffd") - data.count("\ufffd".encode())
     if not invalid:
         return "--encoding utf-8"
-    if len(text) - len(text.encode("ascii", "ignore")) > 2 * invalid:  # UTF-8 but for a few bytes, or cut off
+    if len(text) - len(text.encode("ascii", "ignore")) > 2 * invalid:  # UTF-8 except for a few bytes, or truncated
         return replace
     start = data.rfind(b"\n", 0, max(0, place - _LOOKED_AT)) + 1
     end = data.find(b"\n", place + _LOOKED_AT)
@@ -211,10 +211,10 @@ def _other_readings(data: bytes, place: int) -> str:
 
 
 def _likely_encoding(piece: bytes) -> str | None:
-    """The encoding that charset-normalizer finds, None if it is not sure of one."""
+    """The encoding that charset-normalizer finds, or None if it is not sure."""
     if not set(piece) - set(range(0x80)) - set(_WINDOWS_PUNCTUATION):
         return "cp1252"
-    import charset_normalizer  # 20 ms, for this message alone
+    import charset_normalizer  # takes 20 ms, and only this message needs it
 
     found = [
         match
@@ -226,6 +226,6 @@ def _likely_encoding(piece: bytes) -> str | None:
         return "cp1252"
     found = [match for match in found if match.coherence > best - _TIE]
     if len(found) > 1:
-        # Code pages for Cyrillic have large letters where others have small ones: most letters of a text are small.
+        # Some Cyrillic code pages have capitals where others have small letters; most letters of a text are small.
         found = [match for match in found if sum(map(str.islower, str(match))) > sum(map(str.isupper, str(match)))]
     return codecs.lookup(found[0].encoding).name if len(found) == 1 else None

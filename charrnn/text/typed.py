@@ -1,4 +1,4 @@
-"""From what a user types to ids: the text to continue, the text to stop at."""
+"""Turning typed text into ids: the text to continue, the text to stop at."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from charrnn.text.vocabulary import Ids, Vocabulary, count_characters
 
 
 def read_prime(file: str, vocabulary: Vocabulary, encoding: str, note: Note) -> str:
-    """The text to continue from a file, or from standard input if it is `-`.
+    """Read the text to continue from a file, or from standard input if the path is `-`.
 
     Args:
         file: its path.
         vocabulary: the model's.
-        encoding: of the model's training text, which the prime may have as well if it is not UTF-8.
-        note: told if it does.
+        encoding: of the model's training text; tried if the prime is not UTF-8.
+        note: called with one line if that encoding is used.
 
     Raises:
-        CharrnnError: the file cannot be read, or is in neither encoding and the model reads text.
+        CharrnnError: the file cannot be read, or the model reads text and the file is in neither encoding.
     """
     [(name, data)] = read_bytes([file])
     try:
@@ -34,12 +34,12 @@ def read_prime(file: str, vocabulary: Vocabulary, encoding: str, note: Note) -> 
             note(f"{name}: not UTF-8, read as {encoding} like the training text")
             return decode(name, data, encoding)
         raise CharrnnError(
-            f"{name}: byte 0x{data[error.start]:02x} at offset {error.start:,} is not valid UTF-8, which a prime and "
-            f"the model's training text are read as: convert it, for example with iconv -t UTF-8"
+            f"{name}: byte 0x{data[error.start]:02x} at offset {error.start:,} is not valid UTF-8, the encoding of the "
+            "model's training text: convert the file, for example with iconv -t UTF-8"
         ) from None
 
 
-UNKNOWN = ("skip", "replace")  # what can become of characters that a model does not know
+UNKNOWN = ("skip", "replace")  # ways to treat characters that a model does not know
 _NAMED = 8  # unknown characters that a message names
 
 
@@ -50,21 +50,21 @@ def encode_prime(
     note: Note,
     advice: str = "change the prime, or use --unknown skip or --unknown replace",
 ) -> Ids:
-    """Turn a prime into ids, as the training text was turned.
+    """Turn a prime into ids in the same way as the training text.
 
     Args:
         vocabulary: the model's character map.
         prime: any text.
-        unknown: for characters the model does not know: `skip` leaves them out, `replace` puts the
-            nearest known text in their place, or else the unknown symbol; None refuses them.
-        note: told, a line each, what was changed.
-        advice: what to do where characters are refused.
+        unknown: `skip` leaves out characters that the model does not know; `replace` puts the nearest known text in
+            their place, or else the unknown symbol, if there is one; None rejects them.
+        note: called with one line for each change.
+        advice: the end of the error message: what to do about unknown characters.
 
     Returns:
-        Its ids, (P,).
+        The ids, (P,).
 
     Raises:
-        CharrnnError: characters that the model does not know.
+        CharrnnError: the model does not know a character.
     """
     if vocabulary.kind == "bytes":
         return _bytes_of("prime", prime)
@@ -96,64 +96,64 @@ def encode_prime(
 
 
 def encode_stop(vocabulary: Vocabulary, stop: str, note: Note) -> Ids:
-    """Turn the text that a sample is to end at into ids, as the training text was turned.
+    """Turn the text that ends a sample into ids in the same way as the training text.
 
-    It must consist of characters that the model writes.
+    The model must be able to write all its characters.
 
     Args:
         vocabulary: the model's character map.
-        stop: any text but an empty one.
-        note: told, a line each, what was changed.
+        stop: any text except the empty one.
+        note: called with one line for each change.
 
     Returns:
-        Its ids, (N,).
+        The ids, (N,).
 
     Raises:
-        CharrnnError: it is empty, or has characters that the model does not know.
+        CharrnnError: the text is empty, or the model cannot write one of its characters.
     """
     writes = vocabulary.restricted(vocabulary.seen_characters, vocabulary.seen_characters)
-    ids = encode_known("stop text", stop, writes, note, ", so it would never come to it")
+    ids = encode_known("stop text", stop, writes, note, ", so no sample would contain it")
     if not len(ids):
         raise CharrnnError("the stop text is empty: a sample would end before it began", exit_code=2)
     return ids
 
 
 def encode_known(name: str, text: str, vocabulary: Vocabulary, note: Note, consequence: str = "") -> Ids:
-    """Turn a text of which the model has to know every character into ids, as the training text was turned.
+    """Turn a text into ids in the same way as the training text; the model must know all its characters.
 
     Args:
-        name: how messages call it.
+        name: the text's name in messages.
         text: any text.
         vocabulary: the model's character map.
-        note: told, a line each, what was changed.
-        consequence: ends the message of the error.
+        note: called with one line for each change.
+        consequence: the end of the error message.
 
     Raises:
-        CharrnnError: it has characters that the model does not know.
+        CharrnnError: the model does not know a character.
     """
     if vocabulary.kind == "bytes":
         return _bytes_of(name, text)
     text = normalised(name, text, vocabulary, note)
     if strangers := dict.fromkeys(c for c in text if c not in vocabulary):
         raise CharrnnError(
-            f"the model does not know {_named(repr(show(c)) for c in strangers)} of the {name}{consequence}",
+            f"the model does not know {_named(repr(show(c)) for c in strangers)} in the {name}{consequence}",
             exit_code=2,
         )
     return vocabulary.encode(text)
 
 
 def _bytes_of(name: str, text: str) -> Ids:
-    """A text as the ids of a `bytes` vocabulary.
+    """Turn a text into the ids of a `bytes` vocabulary.
 
     Raises:
-        CharrnnError: half of a surrogate pair, which no bytes of UTF-8 are.
+        CharrnnError: the text has half of a surrogate pair, which UTF-8 cannot encode.
     """
     try:
         return np.frombuffer(text.encode("utf-8", "surrogateescape"), np.uint8)
     except UnicodeEncodeError as error:
         raise CharrnnError(
             f"the {name} has half of a surrogate pair ({show(text[error.start])}) at position {error.start + 1}: "
-            "take it out",
+            "remove it",
             exit_code=2,
         ) from None
 
@@ -165,23 +165,23 @@ def _named(characters: Iterable[str]) -> str:
 
 
 def normalised(name: str, text: str, vocabulary: Vocabulary, note: Note) -> str:
-    """Change a text as the training text was changed: byte-order mark, line endings, typography.
+    """Normalise a text like the training text: byte-order mark, line endings, typography.
 
-    An accented letter is one code point or several (Unicode Standard Annex 15). If the model does not know all
-    characters of the text, the text takes the form, composed or decomposed, of which it knows more.
+    An accented letter can be one code point or several (Unicode Standard Annex 15). If the model does not know all
+    characters of the text, charrnn uses the form, composed or decomposed, of which the model knows more.
 
     Args:
-        name: how notes call it.
+        name: the text's name in notes.
         text: any text.
         vocabulary: the model's character map, not `bytes`.
-        note: told, a line each, what was changed.
+        note: called with one line for each change.
     """
     text = vocabulary.normalise(plain_text(name, text, note), lambda line: note(f"{name}: {line}"))
     for form in ("NFC", "NFD"):
         if unknown := _count_unknown(text, vocabulary):
             other = unicodedata.normalize(form, text)
             left = _count_unknown(other, vocabulary)
-            # Of the share too: composing makes fewer characters, even of those that stay unknown.
+            # Compare the shares too: composing makes fewer characters, even of those that stay unknown.
             if left < unknown and left * len(text) < unknown * len(other):
                 note(f"{name}: normalised to {form}, the form of the training text")
                 text = other
@@ -193,6 +193,6 @@ def _count_unknown(text: str, vocabulary: Vocabulary) -> int:
 
 
 def unescaped(text: str) -> str:
-    r"""What a text on the command line means, where a newline is hard to type: \n, \t and \\ are one character each."""
+    r"""Replace \n, \t and \\ by the characters they stand for: a newline is hard to type on a command line."""
     meant = {"n": "\n", "t": "\t", "\\": "\\"}
     return re.sub(r"\\([nt\\])", lambda found: meant[found[1]], text)

@@ -30,7 +30,7 @@ ASCII_EQUIVALENTS = {
     **dict.fromkeys("\u00a0\u202f\u205f\u3000" + "".join(map(chr, range(0x2000, 0x200B))), " "),
 }
 
-_CHUNK = 1 << 20  # characters looked up at once: what keeps the memory for a large text small
+_CHUNK = 1 << 20  # characters looked up at a time, to bound the memory for a large text
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,10 @@ class Vocabulary:
             own characters) or `bytes` (the 256 byte values, for raw bytes).
         characters: the characters in the order of their ids; for `bytes`, U+0000 to U+00FF stand
             for the byte values.
-        known: those of them that the model has been trained on, in the same order: by its run, or by the run
-            that it was started from. None: all.
-        seen: those that the run's own text has, in the same order: what the model writes. None: all.
+        known: the characters that the model was trained on, in the same order: in its run, or in the run that it was
+            started from. None: all.
+        seen: the characters that occur in the run's own text, in the same order: the model writes only these.
+            None: all.
     """
 
     kind: str
@@ -63,7 +64,7 @@ class Vocabulary:
         return Vocabulary("bytes", "".join(map(chr, range(256))))
 
     def restricted(self, known: Iterable[str], seen: Iterable[str]) -> Vocabulary:
-        """The same characters and ids, of which the model has been trained on `known` and its text has `seen`."""
+        """The same characters and ids, of which the model was trained on `known` and its text contains `seen`."""
 
         def some(characters: Iterable[str]) -> str | None:
             among = set(characters)
@@ -74,24 +75,24 @@ class Vocabulary:
 
     @property
     def unrestricted(self) -> Vocabulary:
-        """The same, all characters known: what a text is scored with and compared in."""
+        """The same with all characters known, for scoring and comparing texts."""
         return self.restricted(self.characters, self.characters)
 
     @property
     def writable(self) -> npt.NDArray[np.bool_]:
-        """Which ids the model may write, (V,): those that its text has, and never the unknown symbol."""
+        """Which ids the model may write, (V,): those that occur in its text, never the unknown symbol."""
         mask = np.zeros(len(self), np.bool_)
-        # A text can consist of nothing but characters outside; its model writes any of the others.
+        # A text can consist only of characters outside the vocabulary; its model then writes any character.
         mask[[self._id_of[c] for c in self.seen_characters or self.characters]] = True
         return mask
 
     def __len__(self) -> int:
-        """The number of ids, the unknown symbol included."""
+        """The number of ids, including the unknown symbol."""
         return len(self.characters) + (self.unknown is not None)
 
     @property
     def unknown(self) -> int | None:
-        """The id of the unknown symbol: the last one of `ascii`; the other kinds have none."""
+        """The id of the unknown symbol: the last id of `ascii`; None for the other kinds."""
         return len(self.characters) if self.kind == "ascii" else None
 
     @property
@@ -105,12 +106,12 @@ class Vocabulary:
 
     @property
     def known_characters(self) -> str:
-        """`known`, spelled out."""
+        """`known` as a string, never None."""
         return self.characters if self.known is None else self.known
 
     @property
     def seen_characters(self) -> str:
-        """`seen`, spelled out."""
+        """`seen` as a string, never None."""
         return self.characters if self.seen is None else self.seen
 
     @cached_property
@@ -122,18 +123,18 @@ class Vocabulary:
         return character in self._known
 
     def id_of(self, character: str) -> int | None:
-        """The character's id, None if it has none; it may have one and not be known."""
+        """The character's id, or None; a character that has an id may still be unknown."""
         return self._id_of.get(character)
 
     def normalise(self, text: str, note: Note = ignore_note) -> str:
-        """Put ASCII in the place of typography that is not in the vocabulary, where the ASCII is.
+        """Replace typographic characters that are not in the vocabulary by ASCII equivalents that are.
 
-        For `ascii` that changes a text as the training text was changed. The training text of a `text`
-        vocabulary kept its own characters; those it did not have become what it had.
+        For `ascii`, the training text was changed in the same way. The training text of a `text` vocabulary kept its
+        own characters; only typographic characters that it lacks are replaced, by characters that it has.
 
         Args:
             text: any text.
-            note: told, in a line, what was mapped.
+            note: called with one line that lists the replacements.
         """
         if self.kind == "bytes" or text.isascii():
             return text
@@ -152,15 +153,15 @@ class Vocabulary:
         return text.translate({ord(c): ASCII_EQUIVALENTS[c] for c in counts})
 
     def encode(self, text: str, outside: int | None = None) -> Ids:
-        """Ids of a text, shape (len(text),).
+        """The ids of a text, shape (len(text),).
 
         Args:
             text: any text.
-            outside: the id of characters that have none, the unknown symbol's or the first that is free; None: the
-                unknown symbol's.
+            outside: the id for characters that have none: the unknown symbol's or the first free id. None: the unknown
+                symbol's.
 
         Raises:
-            KeyError: a character has no id, and there is none for such characters.
+            KeyError: a character has no id, and there is no id for such characters.
         """
         outside = self.unknown if outside is None else outside
         missing = len(self) if outside is None else outside
@@ -175,10 +176,10 @@ class Vocabulary:
         return ids
 
     def nearest(self, character: str) -> str | None:
-        """The known text that comes closest: ASCII equivalent, without its accent, other case, typography.
+        """Find the closest known text: ASCII equivalent, other case, without its accent, or typographic form.
 
         Returns:
-            One or more known characters, None where nothing comes close.
+            One or more known characters, or None if nothing is close.
         """
         bare = "".join(c for c in unicodedata.normalize("NFKD", character) if not unicodedata.combining(c))
         candidates = [
@@ -195,7 +196,7 @@ class Vocabulary:
         return None
 
     def decode(self, ids: Iterable[int], errors: str = "replace") -> Iterator[str]:
-        """The text of ids: for each the text that it completes, and at the end what is left; see `Decoder`."""
+        """Decode ids: yield the text that each of them completes, and at the end the rest; see `Decoder`."""
         decoder = Decoder(self, errors)
         for id in ids:
             yield decoder.decode((id,))
@@ -204,21 +205,21 @@ class Vocabulary:
 
 
 class Decoder:
-    """Turns the ids of one text into characters, in as many pieces as one likes.
+    """Decodes the ids of one text, in any number of pieces.
 
-    Bytes wait until they make up a character of UTF-8.
+    It holds bytes back until they complete a UTF-8 character.
 
     Attributes:
-        invalid: how many sequences of bytes became U+FFFD.
+        invalid: the number of byte sequences that became U+FFFD.
     """
 
     def __init__(self, vocabulary: Vocabulary, errors: str = "replace") -> None:
-        """Begin a text.
+        """Start a text.
 
         Args:
-            vocabulary: of the ids.
-            errors: what invalid or unfinished bytes of a `bytes` vocabulary become: `replace` gives U+FFFD,
-                `surrogateescape` what encodes to the same bytes again.
+            vocabulary: the vocabulary of the ids.
+            errors: what invalid or unfinished bytes of a `bytes` vocabulary become: `replace` gives U+FFFD;
+                `surrogateescape` gives characters that encode to the same bytes again.
         """
         self.invalid = 0
         self.errors = errors
@@ -227,11 +228,11 @@ class Decoder:
 
     @property
     def waits(self) -> bool:
-        """Whether the bytes so far end within a character."""
+        """Whether the bytes so far end in the middle of a character."""
         return self._utf8 is not None and bool(self._utf8.getstate()[0])
 
     def decode(self, ids: Sequence[int], final: bool = False) -> str:
-        """The text that the next ids complete; with `final` also what is left."""
+        """The text that the next ids complete; with `final` also the rest."""
         if self._utf8 is None:
             return "".join([self._characters[id] for id in ids])
         data = bytes(ids)

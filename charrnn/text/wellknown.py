@@ -1,12 +1,10 @@
-"""Well-known texts: the table of them, where they come from, and how they get onto the user's disk."""
+"""Well-known texts: a table of them, their sources, and how to put them on the user's disk."""
 
 from __future__ import annotations
 
 import codecs
-import contextlib
 import hashlib
 import os
-import sys
 import sysconfig
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from charrnn import CharrnnError
-from charrnn.messages import console_on, is_live, plural
+from charrnn.messages import plural, waiting_for
 
 if TYPE_CHECKING:
     from requests import Response, Session
@@ -23,21 +21,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Download:
-    """A text on the network, known by its checksum."""
+    """A text on the web, identified by its checksum."""
 
     url: str
     sha256: str
     size: int  # bytes
-    distinct: int  # different characters
+    distinct: int  # distinct characters
 
-    def read(self, advance: Callable[[int], None]) -> bytes:
-        """Get it over https, its certificate checked.
-
-        Args:
-            advance: told of every piece how many bytes it has.
+    def read(self) -> bytes:
+        """Download the text over https and check the server's certificate.
 
         Raises:
-            CharrnnError: the server cannot be reached, or what comes differs from the checksum.
+            CharrnnError: the server cannot be reached, or the download does not match the checksum.
         """
         from requests import exceptions
 
@@ -47,7 +42,6 @@ class Download:
                 _check_status(self.url, response)
                 for piece in response.iter_content(1 << 16):
                     data += piece
-                    advance(len(piece))
                     if len(data) > self.size:
                         break
         except exceptions.SSLError as error:
@@ -58,24 +52,24 @@ class Download:
                     f"{self.url}: cannot be reached: HTTPS_PROXY or ALL_PROXY names a SOCKS proxy, which needs one "
                     "more package: python -m pip install pysocks"
                 ) from None
-            raise CharrnnError(f"{self.url}: leads away from https, which charrnn does not follow") from None
+            raise CharrnnError(f"{self.url}: redirects away from https, which charrnn does not follow") from None
         except (exceptions.ProxyError, exceptions.InvalidProxyURL) as error:
             raise CharrnnError(
                 f"{self.url}: the proxy that HTTPS_PROXY or ALL_PROXY names cannot be used: {_root_cause(error)}"
             ) from None
         except exceptions.ChunkedEncodingError:
-            raise CharrnnError(f"{self.url}: the connection was cut before the text was whole; try again") from None
+            raise CharrnnError(f"{self.url}: the connection was lost before the text was complete; try again") from None
         except exceptions.RequestException as error:
             raise CharrnnError(
-                f"{self.url}: cannot be reached: {_root_cause(error)}; see whether this machine is online and try again"
+                f"{self.url}: cannot be reached: {_root_cause(error)}; check that this machine is online and try again"
             ) from None
-        except OSError as error:  # of which requests makes none of its own: a file that it is told to use is missing
+        except OSError as error:  # not an error of requests itself: a file that it was told to use is missing
             raise CharrnnError(
                 f"{self.url}: its certificate cannot be verified: {error} (see REQUESTS_CA_BUNDLE and CURL_CA_BUNDLE)"
             ) from None
         if hashlib.sha256(data).hexdigest() != self.sha256:
             raise CharrnnError(
-                f"{self.url}: what came is not the text that charrnn knows (its sha256 differs), and was not kept"
+                f"{self.url}: the download is not the expected text (its sha256 differs) and was not kept"
             )
         return bytes(data)
 
@@ -90,7 +84,7 @@ class StandardLibrary:
         folder = Path(sysconfig.get_path("stdlib"))
         paths: list[Path] = []
         for parent, folders, names in os.walk(folder, onerror=_unreadable):
-            # Not even looked into: what is installed there may come and go meanwhile.
+            # Skip these folders entirely: packages there may be installed or removed during the walk.
             folders[:] = set(folders) - self._LEFT_OUT
             paths += [Path(parent, name) for name in names if name.endswith(".py")]
         data = b"".join(map(_source, sorted(paths, key=lambda path: path.relative_to(folder).as_posix())))
@@ -100,22 +94,21 @@ class StandardLibrary:
 
     @property
     def size(self) -> int:
-        """In bytes."""
+        """Size in bytes."""
         return len(self._data)
 
     @property
     def distinct(self) -> int:
-        """How many different characters it has."""
+        """The number of distinct characters."""
         return len(set(self._data.decode()))
 
     @property
     def sha256(self) -> str:
-        """Of its bytes."""
+        """SHA-256 of its bytes."""
         return hashlib.sha256(self._data).hexdigest()
 
-    def read(self, advance: Callable[[int], None]) -> bytes:
-        """Give it whole."""
-        advance(self.size)
+    def read(self) -> bytes:
+        """Return the whole text at once."""
         return self._data
 
 
@@ -124,7 +117,7 @@ def _unreadable(error: OSError) -> NoReturn:
 
 
 def _source(path: Path) -> bytes:
-    """A source file, ending in a newline; nothing if it is not UTF-8."""
+    """Read a source file and end it with a newline; return nothing if it is not UTF-8."""
     try:
         data = path.read_bytes().removeprefix(codecs.BOM_UTF8)
         data.decode()
@@ -160,7 +153,7 @@ TEXTS = {
 
 
 def describe() -> Iterator[str]:
-    """The table, a line each: name, size, distinct characters, licence, what it is."""
+    """Describe each text in one line: name, size, distinct characters, licence, contents."""
     for name, text in TEXTS.items():
         yield (
             f"{name:12}{text.source.size / 1e6:5.1f} MB  {plural(text.source.distinct, 'distinct character')}, "
@@ -169,17 +162,17 @@ def describe() -> Iterator[str]:
 
 
 def put_on_disk(name: str, note: Callable[[str], None]) -> Path:
-    """Write a text of the table to NAME.txt in the current folder, unless it is there already.
+    """Write a text from the table to NAME.txt in the current folder, unless it is there already.
 
     Args:
         name: its key in the table.
-        note: told, in a line, if it is there already.
+        note: called with one line if the file is there already.
 
     Returns:
-        The file.
+        The file's path.
 
     Raises:
-        CharrnnError: the text cannot be had or written, or another file has its name.
+        CharrnnError: the text cannot be obtained or written, or another file has its name.
     """
     from charrnn.files import write_atomically
 
@@ -188,40 +181,26 @@ def put_on_disk(name: str, note: Callable[[str], None]) -> Path:
         if os.path.lexists(path):
             if hashlib.sha256(path.read_bytes()).hexdigest() != source.sha256:
                 raise CharrnnError(
-                    f"{path}: there is a file of that name with another content, which is left as it is; "
+                    f"{path}: a file of that name has other content and was left unchanged; "
                     "rename it, or work in another folder"
                 )
             note(f"{path} is there already")
             return path
-        with _progress(f"getting {path}", source.size) as advance:
-            data = source.read(advance)
+        with waiting_for(f"getting {path}"):
+            data = source.read()
         write_atomically(path, data)
     except OSError as error:
         raise CharrnnError(f"{path}: cannot be read or written: {error.strerror or error}") from None
     return path
 
 
-@contextlib.contextmanager
-def _progress(what: str, size: int) -> Iterator[Callable[[int], None]]:
-    """A bar on a terminal while a text comes; the result is told how many bytes more have come."""
-    if not is_live():
-        yield lambda _: None
-        return
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
-    with Progress(*columns, console=console_on(sys.stderr), transient=True) as bar:
-        task = bar.add_task(what, total=size)
-        yield lambda size: bar.advance(task, size)
-
-
 def _https_only() -> Session:
-    """A session that tries again where that may help, and speaks no other protocol, wherever it is led."""
+    """A session that retries if that may help and uses only https, even after a redirect."""
     from requests import Session
     from requests.adapters import HTTPAdapter
     from urllib3 import Retry
 
-    # Files that may be unreadable, and that nothing here needs: passwords, and where to log the keys of connections.
+    # Files that may be unreadable and that charrnn does not need: passwords, and the log of connection keys.
     os.environ["NETRC"] = os.devnull
     os.environ.pop("SSLKEYLOGFILE", None)
     session = Session()
@@ -241,7 +220,7 @@ def _check_status(url: str, response: Response) -> None:
 
 
 def _root_cause(error: BaseException) -> str:
-    """What the operating system said, below all that libraries wrapped around it."""
+    """The operating system's message, beneath the exceptions that libraries wrapped around it."""
     while inner := error.__cause__ or error.__context__:
         error = inner
     return getattr(error, "strerror", None) or str(error)

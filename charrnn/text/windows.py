@@ -9,12 +9,12 @@ import numpy.typing as npt
 
 from charrnn.text.vocabulary import Ids
 
-SEQUENTIAL = 20_000  # characters of a validation part that is scored in one pass, not in parallel streams, at the end
+SEQUENTIAL = 20_000  # characters: a validation part up to this size gets its final loss in one pass, not in streams
 WARM_UP = 256  # characters read before the first one that is scored
 
 
 def steps_per_epoch(characters: int, batch_size: int, seq_length: int) -> int:
-    """How many batches one pass over `characters` training characters gives."""
+    """The number of batches in one pass over `characters` training characters."""
     return characters // (batch_size * seq_length)
 
 
@@ -23,23 +23,23 @@ def windows(
 ) -> Iterator[tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]]:
     """Slide windows along `batch_size` contiguous streams of the text.
 
-    Window t of stream b follows window t - 1 of stream b, so that state can be carried. Each epoch
-    starts its streams at another offset, a function of (seed, epoch) alone; the text is taken as a
-    ring for that, so that every character is trained on equally often.
+    Window t of stream b follows window t - 1 of stream b, so that state can be carried over. Each epoch
+    starts its streams at another offset, which depends only on (seed, epoch). The text is treated as a
+    ring, so that training uses every character equally often.
 
     Args:
         ids: the training text, shape (N,).
         batch_size: B, the number of streams.
         seq_length: T, the characters in a window.
-        seed: of the run.
+        seed: the run's seed.
         epoch: counted from 0.
-        first: the first window to give, to go on in the middle of an epoch.
+        first: the first window to yield, to resume in the middle of an epoch.
 
     Yields:
-        Inputs and targets, each (B, T); targets are the inputs one character on.
+        Inputs and targets, each (B, T); the targets are the inputs shifted by one character.
     """
     n = len(ids)
-    # SeedSequence is stable across NumPy's versions, which the generators' methods are not.
+    # SeedSequence is stable across NumPy versions; the generators' methods are not.
     offset = int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0] % n)
     starts = offset + np.arange(batch_size)[:, None] * (n // batch_size)
     span = np.arange(seq_length + 1)
@@ -56,12 +56,12 @@ def validation_streams(
     Args:
         ids: the whole text, shape (N,).
         start: where the validation part starts.
-        seq_length: the width that the result's is rounded up to a multiple of.
-        limit: how many characters to score at most; of a larger part a fixed sample, spread evenly.
-        streams: S, how many streams at most.
+        seq_length: the result's width is rounded up to a multiple of this.
+        limit: the maximum number of characters to score; from a larger part, a fixed sample, spread evenly.
+        streams: S, the maximum number of streams.
 
     Returns:
-        Inputs, targets and weights, each (S, W): the weight is 1 where the target is scored.
+        Inputs, targets and weights, each (S, W): the weight of a scored target is 1.
     """
     part = len(ids) - start
     warm_up = min(WARM_UP, start - 1)

@@ -1,7 +1,7 @@
-"""TensorFlow and Keras, imported without their start-up chatter, and the device that is used.
+"""TensorFlow and Keras, imported without their start-up messages, and the device for the work.
 
-Import both from here: the messages that TensorFlow's C++ parts write to the file descriptor during
-import come before any logging setting counts.
+Import both from here: TensorFlow's C++ code writes messages to the file descriptor during the import, before any
+logging setting applies.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from charrnn.surroundings import is_number, prepare_for_training_and_pictures
 
 @contextlib.contextmanager
 def _stderr_held_back() -> Iterator[None]:
-    """Keep what is written to file descriptor 2, and show it only if the block fails."""
+    """Hold back what is written to file descriptor 2, and show it only if the block fails."""
     if sys.stderr is not None:
         sys.stderr.flush()
     try:
         stderr = os.dup(2)
-    except OSError:  # closed: there is nothing to hold back
+    except OSError:  # closed: nothing to hold back
         yield
         return
     with _temporary_file() as held:
@@ -49,21 +49,21 @@ def _stderr_held_back() -> Iterator[None]:
 
 
 def _temporary_file() -> IO[bytes]:
-    """A file that goes away, or one that keeps nothing if no folder for temporary files can be written to."""
+    """A temporary file, or one that keeps nothing if no folder for temporary files is writable."""
     try:
         return tempfile.TemporaryFile()
     except OSError:
-        tempfile.tempdir = os.curdir  # TensorFlow asks for the folder's name while it is imported, and writes nothing
+        tempfile.tempdir = os.curdir  # the import of TensorFlow asks for the folder's name, but writes nothing to it
         return open(os.devnull, "w+b")
 
 
 @contextlib.contextmanager
 def _without(module: str) -> Iterator[None]:
-    """Let nobody import a module: Keras does without matplotlib, which takes time and can fail by its configuration."""
+    """Block imports of a module: Keras needs no matplotlib, which loads slowly and can fail if misconfigured."""
     if module in sys.modules:
         yield
         return
-    sys.modules[module] = None  # type: ignore[assignment]  # Python's own mark for it
+    sys.modules[module] = None  # type: ignore[assignment]  # how Python marks a blocked module
     try:
         yield
     finally:
@@ -72,9 +72,9 @@ def _without(module: str) -> Iterator[None]:
 
 prepare_for_training_and_pictures()
 if not is_number(os.environ.get("TF_CPP_MIN_LOG_LEVEL", "")):
-    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # what matters is raised as well
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # TensorFlow also raises what matters
 if platform.machine().lower() in ("x86_64", "amd64"):
-    # TensorFlow takes its faster CPU kernels by itself only where there is AVX512_VNNI (docs/diary/speed.md, 22).
+    # By itself, TensorFlow uses its faster CPU kernels only if there is AVX512_VNNI (docs/diary/speed.md, 22).
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 try:
     with _stderr_held_back(), _without("matplotlib"):
@@ -88,7 +88,7 @@ except ImportError as error:
             "there is not enough memory to load TensorFlow, which needs about 2 GB of address space"
         ) from error
     raise CharrnnError(
-        f"TensorFlow or Keras cannot be imported ({error}); install them anew: "
+        f"TensorFlow or Keras cannot be imported ({error}); reinstall them: "
         "python -m pip install --force-reinstall tensorflow keras"
     ) from error
 
@@ -97,27 +97,27 @@ __all__ = ["Device", "arithmetic", "choose_device", "keras", "tf"]
 
 @dataclass(frozen=True)
 class Device:
-    """What the work is placed on."""
+    """The device that computes."""
 
-    name: str  # for people
+    name: str  # for messages
     gpu: bool
     cores: int  # that this process may use
 
 
 def choose_device(wanted: str | None) -> Device:
-    """Place the work on a GPU when TensorFlow sees one, else on the CPU.
+    """Use a GPU if TensorFlow finds one, otherwise the CPU.
 
     Args:
-        wanted: `cpu` or `gpu` to force it.
+        wanted: `cpu` or `gpu` to force one of them.
 
     Raises:
-        CharrnnError: a GPU is wanted and there is none.
+        CharrnnError: a GPU is wanted, but TensorFlow finds none.
     """
     if wanted == "gpu" and not _GPUS:
         raise CharrnnError(
-            "TensorFlow sees no GPU: on Linux with an NVIDIA card and its driver, the extra charrnn[cuda] brings "
+            "TensorFlow finds no GPU: on Linux with an NVIDIA card and its driver, the extra charrnn[cuda] installs "
             "the CUDA libraries (python -m pip install '.[cuda]' in charrnn's folder); "
-            "or leave --device out to train on the CPU"
+            "to train on the CPU, leave out --device"
         )
     cores = usable_cores()
     if wanted == "cpu" or not _GPUS:
@@ -133,14 +133,14 @@ _PROCESSOR = {
     *("vendor_id", "cpu family", "model", "model name", "stepping", "cache size", "flags"),  # x86
     *("CPU implementer", "CPU architecture", "CPU variant", "CPU part", "CPU revision", "Features"),  # ARM
 }
-"""What Linux says of a processor that its instructions and the order of long sums depend on."""
+"""Fields of /proc/cpuinfo that determine a processor's instructions and the order of its long sums."""
 
 
 def arithmetic(device: Device) -> str:
-    """A short digest of what decides, beside the number of threads, how results are rounded.
+    """A short digest of what, besides the number of threads, decides how results are rounded.
 
-    That is the processor, the libraries that compute, and the setting that chooses between
-    TensorFlow's two sets of CPU kernels.
+    It covers the processor, the libraries that compute, and the setting that selects one of TensorFlow's two sets
+    of CPU kernels.
     """
     parts = [platform.machine(), tf.__version__, keras.__version__, np.__version__]
     parts += [os.environ.get("TF_ENABLE_ONEDNN_OPTS", ""), device.name if device.gpu else "cpu"]

@@ -1,4 +1,4 @@
-"""The recurrent layers in Keras: those of `network.cells.CELLS`, by the same names."""
+"""The recurrent layers in Keras, under their names in `network.cells.CELLS`."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from charrnn.training.lstm import FastLSTM
 
 _LAYERS = {"lstm": keras.layers.LSTM, "gru": keras.layers.GRU, "rnn": keras.layers.SimpleRNN}
 FAST_LAYERS = {"lstm": FastLSTM}
-"""The same mathematics and weights, faster on a CPU."""
+"""Layers with the same mathematics and weights that are faster on a CPU."""
 
 
 def stock_layer(cell: str, units: int) -> Any:
-    """Keras' own layer, which uses cuDNN on a GPU: it is not unrolled and has no dropout within."""
+    """Keras' own layer, not unrolled and without inner dropout, so that it can use cuDNN on a GPU."""
     return _LAYERS[cell](units, return_sequences=True, return_state=True)

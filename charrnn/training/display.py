@@ -1,4 +1,4 @@
-"""What training shows on stderr: a live line on a terminal, else a plain line per validation."""
+"""Progress of training on stderr: a live line on a terminal, otherwise one plain line per validation."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
-from charrnn.messages import console_on, is_live, one_line, say, show_controls
+from charrnn.messages import is_live, one_line, say, show_controls
 from charrnn.runs.history import Report
 from charrnn.runs.records import Progress
 
@@ -22,7 +22,7 @@ Advance = Callable[[int], None]
 
 
 def bits(nats: float) -> float:
-    """Nats as bits."""
+    """Convert nats to bits."""
     return nats / math.log(2)
 
 
@@ -34,7 +34,7 @@ def _report_line(report: Report, total_steps: int, is_best: bool) -> str:
 
 
 class ProgressDisplay:
-    """Plain lines: what a log file or a pipe gets."""
+    """Plain lines, for a log file or a pipe."""
 
     shows_samples = False
 
@@ -42,38 +42,38 @@ class ProgressDisplay:
         self._total_steps = 0
 
     def note(self, line: str) -> None:
-        """Say something."""
+        """Print a line."""
         say(line)
 
     def end(self) -> None:
-        """Take what is live off the terminal: the process is about to be left."""
+        """Remove the live line from the terminal before the process exits."""
 
     @contextlib.contextmanager
     def first_updates(self) -> Iterator[Callable[[int, float], None]]:
-        """Enter while the first updates measure the speed; the result is what `step` is later."""
+        """Enter for the first updates, which measure the speed; yields a function that is called as `step` is."""
         yield self.step
 
     @contextlib.contextmanager
     def steps(self, progress: Progress, steps_per_epoch: int, characters_per_step: int) -> Iterator[None]:
-        """Enter while updates are made, from `progress` on."""
+        """Enter for the updates that follow `progress`."""
         self._total_steps = progress.total_steps
         yield
 
     def step(self, step: int, loss: float) -> None:
-        """An update was made; `step` of them so far, the loss before it in nats per character."""
+        """Report an update: `step` updates so far, and the loss before this one in nats per character."""
 
     def report(self, report: Report, is_best: bool, sample: str | None) -> None:
-        """A validation was made."""
+        """Report a validation."""
         self.note(f"{_report_line(report, self._total_steps, is_best)}  {report.chars_per_second:,.0f} chars/s")
 
     @contextlib.contextmanager
     def final_pass(self, characters: int) -> Iterator[Advance]:
-        """Enter while the best weights read the whole validation part; the result is told how far."""
+        """Enter while the best weights read the validation part; yields a function that counts characters read."""
         yield lambda _: None
 
     def finished(self, progress: Progress, characters: int) -> None:
-        """The run is finished; its validation part has so many characters."""
-        assert progress.final_loss is not None  # that is what finished means
+        """Report the end of the run; `characters` is the size of its validation part."""
+        assert progress.final_loss is not None  # every finished run has one
         scored = "all" if progress.final_characters == characters else f"{progress.final_characters:,} of"
         self.note(
             f"validation loss over {scored} {characters:,} characters: "
@@ -82,10 +82,10 @@ class ProgressDisplay:
 
 
 class _Terminal:
-    """stderr, whose lines are lost where it is a terminal that is gone: training outlives it."""
+    """stderr, which drops its lines if its terminal is gone, so that training survives that."""
 
     def __init__(self) -> None:
-        self._file = sys.stderr  # which the live line stands in for while it is shown
+        self._file = sys.stderr  # rich replaces sys.stderr while it shows the live line
 
     def write(self, text: str) -> int:
         with contextlib.suppress(OSError):
@@ -105,39 +105,43 @@ def _text(template: str) -> TextColumn:
     from rich.progress import TextColumn
     from rich.table import Column
 
-    # Cropped: the ellipsis that it would else end in takes six columns where the locale is C.
+    # Cropped: in the C locale, the ellipsis at the end would take six columns.
     return TextColumn(template, table_column=Column(no_wrap=True, overflow="crop"))
 
 
 class LiveDisplay(ProgressDisplay):
-    """A live line at the bottom of a terminal, reports and samples scrolling above it."""
+    """A live line at the bottom of a terminal; reports and samples scroll above it."""
 
     shows_samples = True
 
     def __init__(self) -> None:
         super().__init__()
-        self._console = console_on(cast(TextIO, _Terminal()))
+        from rich.console import Console  # takes 0.1 s, so import it only here
+
+        for stale in ("COLUMNS", "LINES"):  # rich would trust these more than the terminal
+            os.environ.pop(stale, None)
+        self._console = Console(file=cast(TextIO, _Terminal()), highlight=False)
         self.is_live = self._console.is_interactive  # rich heeds FORCE_COLOR, TTY_COMPATIBLE and TTY_INTERACTIVE
 
     def note(self, line: str) -> None:
-        """Say something, above the live line."""
+        """Print a line above the live line."""
         self._console.print(one_line(line), markup=False, soft_wrap=True)
 
     def _line(self, *columns: ProgressColumn) -> Line:
-        """What shows a task while it is entered, and then takes the line away."""
+        """A live line that shows a task inside a `with` block and disappears after it."""
         from rich.progress import Progress as Line
 
-        # No bar: a line as wide as the terminal could not be taken away after an echoed ^C.
+        # No bar: after an echoed ^C, a line as wide as the terminal could not be removed.
         return Line(*columns, console=self._console, transient=True)
 
     def end(self) -> None:
-        """Take the live line away, and show the cursor, without the locks that whoever was interrupted may hold."""
+        """Remove the live line and show the cursor, without taking locks that the interrupted code may hold."""
         with contextlib.suppress(OSError):
             os.write(2, b"\r\x1b[2K\x1b[?25h")
 
     @contextlib.contextmanager
     def first_updates(self) -> Iterator[Callable[[int, float], None]]:
-        """A live line that turns while the first update is built, and then shows the loss."""
+        """Show a spinner while the first update is built, and then the loss."""
         from rich.progress import SpinnerColumn
 
         with self._line(SpinnerColumn("line"), _text("{task.description}")) as bar:  # "line" is ASCII
@@ -146,7 +150,7 @@ class LiveDisplay(ProgressDisplay):
 
     @contextlib.contextmanager
     def steps(self, progress: Progress, steps_per_epoch: int, characters_per_step: int) -> Iterator[None]:
-        """Enter while updates are made, from `progress` on."""
+        """Enter for the updates that follow `progress`."""
         from rich.progress import TimeRemainingColumn
         from rich.table import Column
 
@@ -155,7 +159,7 @@ class LiveDisplay(ProgressDisplay):
         self._characters_per_step = characters_per_step
         self._loss = math.nan
         self._val_loss = progress.best_loss
-        self._first: tuple[float, int] | None = None  # time and step of the first update here
+        self._first: tuple[float, int] | None = None  # time and step of this call's first update
         self._shown = 0.0
         time_left = TimeRemainingColumn(compact=True, table_column=Column(no_wrap=True, min_width=5))
         self._bar = self._line(time_left, _text("left {task.description}"))
@@ -164,8 +168,8 @@ class LiveDisplay(ProgressDisplay):
             yield
 
     def step(self, step: int, loss: float) -> None:
-        """Move the live line on."""
-        # The loss of single steps jumps about: show a running mean over some 50 of them.
+        """Update the live line."""
+        # The loss of single steps fluctuates: show a running mean over about 50 of them.
         self._loss = loss if math.isnan(self._loss) else self._loss + (loss - self._loss) / 50
         now = time.monotonic()
         if self._first is None:
@@ -179,13 +183,13 @@ class LiveDisplay(ProgressDisplay):
         self._bar.update(
             self._task,
             completed=step,
-            # What matters most comes first: a narrow terminal cuts the rest off.
+            # The most important comes first: a narrow terminal cuts off the rest.
             description=f" loss {self._loss:.3f}{val_loss}  epoch {step / self._steps_per_epoch:.2f}  "
             f"step {step:,}/{self._total_steps:,}  {speed / 1000:,.1f}k chars/s",
         )
 
     def report(self, report: Report, is_best: bool, sample: str | None) -> None:
-        """A validation was made: its line, and a sample of the model as it stands."""
+        """Print a validation's line, and a sample from the current model."""
         self._val_loss = report.val_loss
         self._console.print(
             _report_line(report, self._total_steps, is_best), markup=False, style="bold" if is_best else None
@@ -195,14 +199,14 @@ class LiveDisplay(ProgressDisplay):
 
     @contextlib.contextmanager
     def final_pass(self, characters: int) -> Iterator[Advance]:
-        """A live line for the last pass."""
-        with self._line(_text("{task.percentage:3.0f} % of scoring the best weights")) as bar:
+        """Show a live line during the final pass."""
+        with self._line(_text("{task.percentage:3.0f} % done: scoring the best weights")) as bar:
             task = bar.add_task("", total=characters)
             yield lambda done: bar.advance(task, done)
 
 
 def choose_display() -> ProgressDisplay:
-    """The live display if stderr is live, else the plain one."""
+    """The live display if stderr is live, otherwise the plain one."""
     if is_live() and (display := LiveDisplay()).is_live:
         return display
     return ProgressDisplay()

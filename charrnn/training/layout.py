@@ -1,4 +1,4 @@
-"""How a run's arithmetic is laid out on the machine: the layer, its precision, the parts of a batch."""
+"""The layout of a run's arithmetic on the machine: the layer, its precision, the parts of a batch."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from charrnn.training.cells import FAST_LAYERS
 
 @dataclass(frozen=True)
 class Layout:
-    """How the arithmetic is laid out on the machine: it changes speed and rounding, nothing else."""
+    """The layout of the arithmetic on the machine: it changes speed and rounding, nothing else."""
 
-    fast: bool = False  # FastLSTM instead of stock Keras layers: for an LSTM on a CPU
+    fast: bool = False  # FastLSTM instead of Keras' stock layers, for an LSTM on a CPU
     precision: str = "float32"  # of the operands of FastLSTM's matrix products: float32 or bfloat16
-    parts: int = 1  # that the batch is split into, to be worked on side by side
+    parts: int = 1  # number of parts of the batch, computed in parallel
 
 
 STOCK = Layout()
-"""Keras' own layers: for other cells than the LSTM, and on a GPU."""
+"""Keras' own layers, for cells other than the LSTM and for a GPU."""
 
-_LEAST_ROWS = 8  # of the batch in a part: with fewer, reading the weights costs more than the products
+_LEAST_ROWS = 8  # of the batch, in each part: with fewer, reading the weights costs more than the products
 
 
 def choose_layout(device: Device, settings: Settings, precision: str, decided: Progress | None) -> Layout:
-    """Decide how a run's arithmetic is laid out, and give TensorFlow its threads for it.
+    """Choose the layout of a run's arithmetic, and set TensorFlow's threads for it.
 
-    To be called before anything else is computed.
+    Call this before TensorFlow computes anything.
 
     Args:
-        device: that the run is placed on.
-        settings: of the run.
-        precision: of a new run.
-        decided: where a run that is continued stands, whose precision and parts are kept.
+        device: device of the run.
+        settings: settings of the run.
+        precision: precision of a new run.
+        decided: progress of a continued run, which keeps its precision and parts; None for a new run.
     """
     if device.gpu or settings.cell not in FAST_LAYERS:
         return Layout()

@@ -1,8 +1,8 @@
 """The training loop: steps, validation, checkpoints.
 
-A run is a function of (settings, corpus): randomness comes from (seed, step), the place in the text
-from the step, and what is measured, while the first updates are made, is decided once. So a run that was
-stopped and continued ends where one that was not stopped does.
+A run is a function of (settings, corpus). Randomness comes from (seed, step), the place in the text from the step.
+charrnn measures the speed once, during the first updates, and saves what follows from it. A stopped and continued run
+therefore ends where an uninterrupted one does.
 """
 
 from __future__ import annotations
@@ -41,31 +41,31 @@ from charrnn.training.layout import Layout, choose_layout
 from charrnn.training.stopping import Stopped, StopRequest
 from charrnn.training.trainer import Trainer
 
-SAVE_SECONDS = 60.0  # between checkpoints at the most, where nothing else is asked for
+SAVE_SECONDS = 60.0  # between checkpoints, at most, unless the user gives another time
 SAVE_COST = 0.01  # share of the time that saving after validations may take
-EXPLODED = 3  # times the loss of pure guessing, ln V: no training that goes well gets there
-UNLIKE_REPORTS = 3  # validations after which one that is still worse than guessing is reported
+EXPLODED = 3  # times the loss of pure guessing, ln V: no training that goes well reaches it
+UNLIKE_REPORTS = 3  # after this many validations, charrnn reports a loss that is still worse than guessing
 SAMPLE_LENGTH = 160
-FEW_STEPS = 50  # updates after which no network writes words
+FEW_STEPS = 50  # after fewer updates, no network writes words
 
 
 def train(job: Job, display: ProgressDisplay) -> None:
-    """Train until the job is done or somebody asks to stop.
+    """Train until the job is done or a signal asks to stop.
 
     Args:
-        job: what to do.
-        display: shown what happens.
+        job: the job.
+        display: shows the progress.
 
     Raises:
         Stopped: on SIGINT or SIGTERM, after saving.
-        CharrnnError: the device is not there, a file cannot be written, memory is not enough, or the loss is not a
-            number.
+        CharrnnError: the device is missing, a file cannot be written, there is not enough memory, or the loss is not
+            a number.
     """
     try:
         _train(job, display)
     except (MemoryError, tf.errors.ResourceExhaustedError):
         if job.resume is not None:
-            advice = "continue it on a machine that has more"
+            advice = "continue on a machine with more memory"
         elif job.source is not None:
             advice = "lower --batch-size or --seq-length, or start from a smaller model"
         else:
@@ -76,7 +76,7 @@ def train(job: Job, display: ProgressDisplay) -> None:
 def _train(job: Job, display: ProgressDisplay) -> None:
     saved = job.resume.progress if job.resume else None
     if saved is None:
-        message = "stopped while the training was set up: nothing is saved yet, the same command starts anew"
+        message = "stopped during setup: nothing is saved yet; the same command starts over"
     else:
         message = stopped_at(saved, job.commands.resume)
 
@@ -88,7 +88,7 @@ def _train(job: Job, display: ProgressDisplay) -> None:
         place = choose_device(job.call.device)
         layout = choose_layout(place, job.settings, job.precision, saved)
         weights = count_weights(job.settings.network(job.corpus.vocabulary))
-        display.note(  # before it is built, which takes a while for a very large one
+        display.note(  # first, because building a very large network takes a while
             f"training {job.settings.layers} x {job.settings.units} {job.settings.cell.upper()} "
             f"({weights:,} weights) on {place.name}" + (f" in {layout.precision}" if layout.fast else "")
         )
@@ -100,12 +100,12 @@ def _train(job: Job, display: ProgressDisplay) -> None:
 
 
 def stopped_at(progress: Progress, command: str) -> str:
-    """The message of a stop after which a command continues."""
+    """The message of a stop, with the command that continues the run."""
     return f"stopped at step {progress.step:,} of {progress.total_steps:,} and saved; continue with: {command}"
 
 
 class _Training:
-    """One call's work on one run: where it stands, and what is written and shown of it."""
+    """The work of one call on one run: its state, files and display."""
 
     def __init__(
         self, job: Job, device: Device, layout: Layout, display: ProgressDisplay, request: StopRequest
@@ -124,16 +124,16 @@ class _Training:
         self.progress: Progress
         self.reports: list[Report] = []
         self.saved: Progress | None = None  # what a resume would start from
-        self.best: Checkpoint | None = None  # kept, so that a folder that goes away can be written anew
+        self.best: Checkpoint | None = None  # kept, to write it again if the folder disappears
         self.best_is_saved = False
         self.syncs = True
-        self.tried_step = 0  # what was last written down, or failed to be
+        self.tried_step = 0  # step of the last save, failed or not
         self.tried_at = time.monotonic()
-        self.saving = 0.0  # seconds that it took
+        self.saving = 0.0  # seconds that the last save took
         self.seconds_before = 0.0  # of training, before this call or before its loop
 
     def begin(self) -> None:
-        """Decide what is decided once and save it, or take up what was saved.
+        """Make the decisions of a new run and save them, or continue a saved run.
 
         Raises:
             CharrnnError: the first updates made the loss explode, or nothing can be written.
@@ -148,8 +148,8 @@ class _Training:
             minutes = self.settings.minutes or minutes_worth_waiting(len(self.corpus.training))
             if self.settings.open_ended:
                 self.display.note(
-                    f"{minutes:g} min, a time worth waiting for with this text; it ends sooner where the validation "
-                    "loss no longer falls, and --minutes sets another"
+                    f"training for up to {minutes:g} min, chosen from the size of the text; it stops early if the "
+                    "validation loss no longer falls; --minutes sets another time"
                 )
             self.display.note(f"measuring the speed, to fit the training into {minutes:g} min")
             start, budget = time.monotonic(), 60 * minutes
@@ -160,8 +160,8 @@ class _Training:
             total_steps = len(losses) + speed.steps_within(left, *self._sizes)
             if total_steps < FEW_STEPS:
                 self.display.note(
-                    f"{minutes:g} min are enough for {plural(total_steps, 'update')} of this network here, too few to "
-                    "learn much: give it more --minutes"
+                    f"{minutes:g} min allows only {plural(total_steps, 'update')} of this network on this machine, too "
+                    "few to learn much: give more --minutes"
                 )
         self.progress = Progress(
             total_steps=total_steps,
@@ -189,7 +189,7 @@ class _Training:
         try:
             self.save()
         except NotWrittenError as error:
-            raise CharrnnError(f"{error}; the training was not begun: {error.remedy}") from None
+            raise CharrnnError(f"{error}; the training did not start: {error.remedy}") from None
 
     @property
     def _sizes(self) -> tuple[int, int]:
@@ -207,7 +207,7 @@ class _Training:
         try:
             reports = self.run.read_history()
         except CharrnnError as error:
-            self.display.note(f"{error}; a new one is begun, without the rows before")
+            self.display.note(f"{error}; charrnn starts a new one, without the earlier rows")
             reports = []
         self.reports = [report for report in reports if report.step <= self.progress.step]
         self._take_up_best(saved)
@@ -222,7 +222,7 @@ class _Training:
                 if self.progress.threads != threads
                 else "on another processor or with another TensorFlow"
             )
-            self.display.note(f"{change}: it will end as well as without the stop, but not in the same bytes")
+            self.display.note(f"{change}: the result will be as good as without the stop, but not byte-identical")
 
     def _take_up_best(self, saved: Checkpoint) -> None:
         if saved.progress.best_step is None:
@@ -230,23 +230,23 @@ class _Training:
         try:
             best = checkpoint.load(self.run.best)
             if best.settings != saved.settings or best.vocabulary.characters != saved.vocabulary.characters:
-                raise CharrnnError(f"{self.run.best}: of another run")
+                raise CharrnnError(f"{self.run.best}: belongs to another run")
         except CharrnnError as error:
             is_last = saved.progress.step == saved.progress.total_steps
-            instead = "the last ones" if is_last else "the next validation's"
-            self.display.note(f"{error}; the best weights are lost, {instead} take their place")
+            instead = "the last weights" if is_last else "the weights of the next validation"
+            self.display.note(f"{error}; the best weights are lost; {instead} replace them")
             self.progress = dataclasses.replace(self.progress, best_step=None, best_loss=None)
         else:
             self.best, self.best_is_saved = best, True
 
     def _meanwhile(self) -> CharrnnError:
-        return CharrnnError(f"{self.run.folder} was trained by another process meanwhile: give the command again")
+        return CharrnnError(f"another process has trained {self.run.folder} in the meantime: run the command again")
 
     def snapshot(self, training: dict[str, Array]) -> Checkpoint:
-        """The model as it stands, with what a resume needs or without.
+        """The current model, with or without what a resume needs.
 
         Raises:
-            CharrnnError: weights are not numbers any more, which must not replace good ones.
+            CharrnnError: some weights are no longer numbers, and must not replace good ones.
         """
         weights = self.trainer.weights()
         if not all(np.isfinite(weight).all() for weight in [*weights.values(), *training.values()]):
@@ -255,11 +255,11 @@ class _Training:
         return Checkpoint(self.settings, self.corpus.vocabulary, identity, self.progress, weights, training)
 
     def save(self) -> None:
-        """Write down where the training stands, whenever that is: no later update depends on it.
+        """Save the current state. No later update depends on when this happens.
 
         Raises:
-            CharrnnError: weights are not numbers any more.
-            NotWrittenError: a file cannot be written; what was saved before still is.
+            CharrnnError: some weights are no longer numbers.
+            NotWrittenError: a file cannot be written; the previous save is still there.
         """
         start = time.monotonic()
         self.tried_step = self.progress.step
@@ -277,7 +277,7 @@ class _Training:
             )
 
     def write(self, last: Checkpoint | None) -> bool:
-        """Write the run's files, the best weights only if they are not there; whether they were synced.
+        """Write the run's files, the best weights only if they are missing; return whether all were synced.
 
         Raises:
             NotWrittenError: a file cannot be written.
@@ -288,7 +288,7 @@ class _Training:
         return is_synced
 
     def save_or_go_on(self) -> None:
-        """Save, or say that it failed: the next save may do better, and writes all that this one did not."""
+        """Save, or report that it failed: the next save may succeed, and writes everything that this one did not."""
         try:
             self.save()
         except NotWrittenError as error:
@@ -296,23 +296,23 @@ class _Training:
             self.display.note(f"{error}; training goes on and will try again; {kept}")
 
     def save_or_fail(self) -> None:
-        """Save when there will be no next time.
+        """Save when there is no later chance.
 
         Raises:
-            CharrnnError: it failed.
+            CharrnnError: the save failed.
         """
         try:
             self.save()
         except NotWrittenError as error:
             if self.is_kept:
-                kept = f"what is kept is {self._kept}: fix this, and the same command goes on from there"
+                kept = f"{self._kept} is kept: fix this, and the same command continues from there"
             else:
-                kept = f"{self._kept}: fix this, and the same command starts anew"
+                kept = f"{self._kept}: fix this, and the same command starts over"
             raise CharrnnError(f"{error}; {kept}") from None
 
     @property
     def is_kept(self) -> bool:
-        """Whether what was saved last is still there."""
+        """Whether the last save is still there."""
         return self.saved is not None and os.path.exists(self.run.last)
 
     @property
@@ -322,25 +322,25 @@ class _Training:
         return f"step {self.saved.step:,} of {self.saved.total_steps:,}"
 
     def save_is_due(self) -> bool:
-        """It is time, or there is a new validation and saving it now costs little."""
+        """Whether it is time, or there is a new validation that costs little to save."""
         since = time.monotonic() - self.tried_at
         validated = self.reports[-1].step if self.reports else 0
         return since >= self.save_every or (validated > self.tried_step and since > self.saving / SAVE_COST)
 
     def give_up(self, loss: float) -> NoReturn:
-        """End a training that has diverged: the checkpoint before stays, and what was good until then is kept.
+        """End a diverged training; keep the previous checkpoint, and the best weights so far.
 
         Raises:
             CharrnnError: always.
         """
         what = (
-            f"rose to {loss:.1f} nats per character, far above that of pure guessing,"
+            f"rose to {loss:.1f} nats per character, far above the loss of pure guessing,"
             if math.isfinite(loss)
             else "is no longer a number"
         )
         if self.is_kept:
-            kept = f"the checkpoints in {self.run.folder} are from before: try again with --fresh and"
-            with contextlib.suppress(NotWrittenError):  # what is said is true all the same
+            kept = f"the checkpoints in {self.run.folder} are older than that: try again with --fresh and"
+            with contextlib.suppress(NotWrittenError):  # the message is true even if this fails
                 self.write(None)
         else:
             kept = "nothing is saved: try again with"
@@ -350,7 +350,7 @@ class _Training:
         )
 
     def run_steps(self) -> None:
-        """Make the updates that are left."""
+        """Make the remaining updates."""
         trainer, display = self.trainer, self.display
         start = time.monotonic() - self.seconds_before
         updating, updates = 0.0, 0  # seconds and number of updates since the last report
@@ -365,7 +365,7 @@ class _Training:
                 is_last = step + 1 == self.progress.total_steps
                 due = (step + 1) % self.progress.validate_every == 0 or is_last
                 if step == first and not due:
-                    updating, updates = 0.0, 0  # it had to be traced: no measure of the speed
+                    updating, updates = 0.0, 0  # TensorFlow traced this update, so its time does not show the speed
                 self.progress = dataclasses.replace(
                     self.progress,
                     step=step + 1,
@@ -379,7 +379,7 @@ class _Training:
                     speed = updates * trainer.characters_per_step / updating
                     self.report(learning_rate, time.monotonic() - start, speed)
                     updating, updates = 0.0, 0
-                # What may be exploding does not replace a good checkpoint: the next report tells.
+                # Weights that may be exploding must not replace a good checkpoint: the next report decides.
                 if self.request.signal is not None:
                     if loss > self.loss_limit:
                         self.give_up(loss)
@@ -389,20 +389,20 @@ class _Training:
 
     @property
     def no_longer_falls(self) -> bool:
-        """Of a run whose end is left open: the best validation is too long ago."""
+        """Whether the best validation of an open-ended run is too long ago."""
         if not self.settings.open_ended or self.progress.best_step is None:
             return False
         validated = self.progress.step - self.progress.step % self.progress.validate_every
         return validated - self.progress.best_step >= PATIENCE * self.progress.validate_every
 
     def stop(self, number: int) -> NoReturn:
-        """Save what is not saved, and stop for a signal."""
+        """Save what is not saved yet, and stop for a signal."""
         if self.saved != self.progress or not self.is_kept:
             self.save_or_fail()
         raise Stopped(number, self.progress)
 
     def report(self, learning_rate: float, seconds: float, chars_per_second: float) -> None:
-        """Validate, and show how it goes."""
+        """Validate, and show the result."""
         val_loss = self.trainer.validate()
         if not math.isfinite(val_loss):
             self.give_up(math.nan)
@@ -437,19 +437,20 @@ class _Training:
             self.say_if_worse_than_guessing(report)
 
     def say_if_worse_than_guessing(self, report: Report) -> None:
-        """Say so if even the best validation is, though the network learns: its part of the text is unlike the rest."""
+        """Warn if the network learns, but even its best validation is worse than guessing: the text's parts differ."""
         guessing = math.log(max(2, self.config.vocabulary_size))
         if self.progress.best_loss is not None and report.train_loss < guessing < self.progress.best_loss:
             self.display.note(
-                f"the validation loss stays above {guessing:.3f} nats, that of guessing: the last tenth of the text "
-                "is unlike the part that the network learns from"
+                f"the validation loss stays above {guessing:.3f} nats, the loss of guessing: the last tenth of the "
+                "text is unlike the part that the network trains on"
             )
 
     def finish(self) -> None:
-        """Score the best weights, and write the result down."""
+        """Score the best weights, and save the result."""
         if self.progress.step < self.progress.total_steps:
             self.display.note(
-                f"the validation loss has not fallen since step {self.progress.best_step:,}: that is what is kept"
+                f"the validation loss has not fallen since step {self.progress.best_step:,}; "
+                "charrnn keeps the weights of that step"
             )
         best = self.best or self.snapshot({})
         characters = self.progress.final_characters

@@ -1,17 +1,17 @@
-"""The LSTM layer, fast on CPUs: the mathematics and weights of `keras.layers.LSTM`, another way through it.
+"""The LSTM layer that is fast on CPUs: the mathematics and weights of `keras.layers.LSTM`, computed another way.
 
 What makes it fast:
 
-- The loop over time holds one matrix product and element-wise work, and its gradient is derived by hand: the
-  weights' gradient is one product for many steps instead of one a step.
-- A batch lies in columns, (H, B), so that the weights are the left factor of every product. Libraries
-  rearrange the right factor before they multiply, at every step; so that is to be the small one.
-- Weights are arranged for that once an update, whatever the number of parts that the batch is worked on in.
-- The first layer's input projection is a table of rows, one a character, looked up where Keras multiplies.
-- The factors of the products may be bfloat16, with state, gates, weights and element-wise work in float32.
-- Gates and states that the backward loop needs wait on stacks and are freed as it takes them off.
+- The loop over time contains one matrix product and element-wise work. Its gradient is derived by hand: the weights'
+  gradient is one product for many steps instead of one product per step.
+- A batch lies in columns, (H, B), so that the weights are the left factor of every product. Libraries rearrange the
+  right factor before every product, at every step, so the right factor should be the small one.
+- Weights are arranged for this once per update, for all parts of the batch.
+- The first layer's input projection is a table with one row per character. A lookup replaces Keras' product.
+- The factors of the products may be bfloat16; state, gates, weights and element-wise work are float32.
+- Stacks keep the gates and states for the backward loop, which frees them as it takes them off.
 
-Tensors are time-major within: (T, H, B). The gates' order within is i, f, o, g: the sigmoids side by side.
+Tensors inside are time-major: (T, H, B). The gates' order inside is i, f, o, g: the sigmoids side by side.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ Tensor = Any
 
 
 class FastLSTM(keras.layers.LSTM):  # type: ignore[misc]  # Keras has no types
-    """A `keras.layers.LSTM` (return_sequences and return_state) whose `call` is the way below.
+    """A `keras.layers.LSTM` (return_sequences and return_state) with the faster `call` described above.
 
-    Weights, their names, their initialisation and their order are Keras' own: `get_weights` and
-    `set_weights` exchange them with a stock layer.
+    The weights, their names, their initialisation and their order are Keras' own: `get_weights` and `set_weights`
+    exchange them with a stock layer.
     """
 
     def __init__(self, units: int, operands: str = "float32") -> None:
@@ -36,7 +36,7 @@ class FastLSTM(keras.layers.LSTM):  # type: ignore[misc]  # Keras has no types
 
         Args:
             units: H.
-            operands: `float32` or `bfloat16`, for the matrix products.
+            operands: `float32` or `bfloat16`, the type of the factors of the matrix products.
         """
         super().__init__(units, return_sequences=True, return_state=True)
         self.operands = tf.as_dtype(operands)
@@ -44,28 +44,28 @@ class FastLSTM(keras.layers.LSTM):  # type: ignore[misc]  # Keras has no types
     def call(
         self, sequences: Tensor, initial_state: Any = None, mask: None = None, training: bool = False
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Run over vectors.
+        """Run the layer over vectors.
 
         Args:
-            sequences: (B, T, I) float32, of a shape that is known.
+            sequences: (B, T, I) float32, of known shape.
             initial_state: h and c, each (B, H); zeros if not given.
             mask: not supported.
-            training: makes no difference.
+            training: has no effect.
 
         Returns:
             The outputs (B, T, H), and h and c (B, H) after the last step.
         """
         if mask is not None:
-            raise NotImplementedError("FastLSTM takes no mask")
+            raise NotImplementedError("FastLSTM does not support masks")
         h, c = initial_state or self.get_initial_state(tf.shape(sequences)[0])
         inputs = tf.cast(tf.transpose(sequences, (1, 2, 0)), self.operands)
         outputs, h, c = lstm_over_vectors(inputs, self.arranged(), h, c)
         return tf.cast(tf.transpose(outputs, (2, 0, 1)), tf.float32), h, c
 
     def arranged(self, embedding: Tensor | None = None, exact: bool = False) -> Arranged:
-        """This layer's weights for `lstm_over_vectors`, or, with the characters' vectors (V, E), `lstm_over_ids`.
+        """Arrange this layer's weights for `lstm_over_vectors` or, given the embedding (V, E), for `lstm_over_ids`.
 
-        `exact` makes the operands of the products float32.
+        `exact` makes the factors of the products float32.
         """
         operands = tf.float32 if exact else self.operands
         kernel, recurrent_kernel, bias = map(
@@ -76,27 +76,27 @@ class FastLSTM(keras.layers.LSTM):  # type: ignore[misc]  # Keras has no types
         return arrange(tf.matmul(embedding, kernel) + bias, [recurrent_kernel], operands)
 
     def over(self, inputs: Tensor, weights: Arranged, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Run over characters or over vectors: `lstm_over_ids` or `lstm_over_vectors`."""
+        """Run over characters or vectors, with `lstm_over_ids` or `lstm_over_vectors`."""
         run = lstm_over_ids if inputs.dtype.is_integer else lstm_over_vectors
         return run(inputs, weights, h, c)
 
 
 class Arranged(NamedTuple):
-    """Weights as the products take them, gates i, f, o, g: made once an update, for all parts of the batch."""
+    """Weights in the form that the products need, gates i, f, o, g: arranged once per update for the whole batch."""
 
-    added: Tensor  # before the gates: a row for each character, (V, 4H), or a bias, (4H,); float32
-    kernels: Tensor  # (4H, N) float32, to which gradients flow
-    left: Tensor  # the same as operands: the left factor of the products forwards
-    left_backwards: Tensor  # (N, 4H), as operands
+    added: Tensor  # to the gates' inputs: a row for each character, (V, 4H), or a bias, (4H,); float32
+    kernels: Tensor  # (4H, N) float32, which receives the gradients
+    left: Tensor  # `kernels` in the operands' type: the left factor of the forward products
+    left_backwards: Tensor  # (N, 4H), in the operands' type
 
 
 def arrange(added: Tensor, kernels: Sequence[Tensor], operands: Any) -> Arranged:
-    """Lay out a layer's weights, gates i, f, g, o, all float32.
+    """Arrange a layer's weights, gates i, f, g, o, all float32.
 
     Args:
-        added: before the gates, (V, 4H) or (4H,).
-        kernels: what is multiplied by an input (if not in `added`) and by h, each (its width, 4H).
-        operands: tf.float32 or tf.bfloat16, for the matrix products.
+        added: added to the gates' inputs, (V, 4H) or (4H,).
+        kernels: the kernels of the input (unless it is in `added`) and of h, each (its width, 4H).
+        operands: tf.float32 or tf.bfloat16, the type of the factors of the matrix products.
     """
     joined = tf.transpose(_sigmoids_first(tf.concat(kernels, axis=0)))
     left = tf.stop_gradient(tf.cast(joined, operands))
@@ -108,12 +108,12 @@ def lstm_over_ids(ids: Tensor, weights: Arranged, h: Tensor, c: Tensor) -> tuple
 
     Args:
         ids: (T, B) int32.
-        weights: with a row for each character, and the recurrent kernel.
+        weights: a row for each character, and the recurrent kernel.
         h: (B, H) float32, the state before the first character.
         c: (B, H) float32.
 
     Returns:
-        The outputs (T, H, B), as the operands of the products, and h and c (B, H) float32 after the last character.
+        The outputs (T, H, B) in the operands' type, and h and c (B, H) float32 after the last character.
     """
     _, _, left, left_backwards = weights
     vocabulary_size, operands = weights.added.shape[0], left.dtype
@@ -133,7 +133,7 @@ def lstm_over_ids(ids: Tensor, weights: Arranged, h: Tensor, c: Tensor) -> tuple
             before = tf.concat([h[None], outputs[:-1]], axis=0)
 
             def finish(dz: Tensor, block: Callable[[Tensor], Tensor]) -> Gradients:
-                # A product with one-hot rows adds the rows up in the same order every time.
+                # A product with one-hot rows always adds the rows in the same order.
                 one_hot = tf.one_hot(tf.reshape(block(ids), (-1,)), vocabulary_size, axis=0, dtype=operands)
                 return (_gradient(one_hot, dz), _gradient(_columns(block(before)), dz)), ()
 
@@ -146,23 +146,23 @@ def lstm_over_ids(ids: Tensor, weights: Arranged, h: Tensor, c: Tensor) -> tuple
 
 
 def lstm_over_vectors(inputs: Tensor, weights: Arranged, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Run a layer over vectors: the outputs of the layer below.
+    """Run a layer over vectors, the outputs of the layer below.
 
     Args:
-        inputs: (T, I, B), as the operands of the products.
-        weights: with a bias, and with the kernel of the inputs before the recurrent one.
+        inputs: (T, I, B), in the operands' type.
+        weights: a bias, and the kernel of the inputs followed by the recurrent one.
         h: (B, H) float32, the state before the first vector.
         c: (B, H) float32.
 
     Returns:
-        The outputs (T, H, B), as the operands of the products, and h and c (B, H) float32 after the last vector.
+        The outputs (T, H, B) in the operands' type, and h and c (B, H) float32 after the last vector.
     """
     _, _, left, left_backwards = weights
     width = inputs.shape[1]
 
     @tf.custom_gradient  # type: ignore[untyped-decorator]
     def run(inputs: Tensor, bias: Tensor, kernels: Tensor, h: Tensor, c: Tensor) -> Any:
-        biases = tf.tile(bias[:, None], (1, h.shape[1]))  # adds faster than what has to be broadcast
+        biases = tf.tile(bias[:, None], (1, h.shape[1]))  # faster to add than a bias that is broadcast
 
         def preactivate(x: Tensor, h: Tensor) -> Tensor:
             return tf.cast(tf.matmul(left, tf.concat([x, h], axis=0)), tf.float32) + biases
@@ -176,7 +176,7 @@ def lstm_over_vectors(inputs: Tensor, weights: Arranged, h: Tensor, c: Tensor) -
 
             def finish(dz: Tensor, block: Callable[[Tensor], Tensor]) -> Gradients:
                 multiplied = _columns(tf.concat([block(inputs), block(before)], axis=1))
-                # Many steps at once: in the loop the kernel would be read anew for each of them.
+                # Many steps at once: the loop would read the kernel again for each of them.
                 d_inputs = _steps(tf.matmul(to_inputs, dz), h.shape[1])
                 return (_gradient(tf.ones_like(dz[:1]), dz), _gradient(multiplied, dz)), (d_inputs,)
 
@@ -189,10 +189,10 @@ def lstm_over_vectors(inputs: Tensor, weights: Arranged, h: Tensor, c: Tensor) -
 
 
 def logits_of(outputs: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
-    """What the softmax normalises, from the last layer's outputs; in float32, and in its gradient as they are.
+    """The logits, from the last layer's outputs: in float32, and their gradient's products in the outputs' type.
 
     Args:
-        outputs: (T, H, B), as the operands of the products.
+        outputs: (T, H, B), in the operands' type.
         kernel: (H, V) float32.
         bias: (V,) float32.
 
@@ -222,48 +222,48 @@ def logits_of(outputs: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
 def _run(
     over: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], h: Tensor, c: Tensor, operands: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """From a state (B, H) with the batch in columns to the outputs, and the state after them as it was given."""
+    """Run `over` on columns, from a state given as (B, H); return the outputs, and the state after them as (B, H)."""
     outputs, c = over(tf.cast(tf.transpose(h), operands), tf.transpose(c))
     return outputs, tf.cast(tf.transpose(outputs[-1]), tf.float32), tf.transpose(c)
 
 
 def _sigmoids_first(gates: Tensor) -> Tensor:
-    """From the gates' order i, f, g, o along the last axis to i, f, o, g."""
+    """Reorder the gates on the last axis, from i, f, g, o to i, f, o, g."""
     i, f, g, o = tf.split(gates, 4, axis=-1)
     return tf.concat([i, f, o, g], axis=-1)
 
 
 def _columns(sequence: Tensor) -> Tensor:
-    """From (T, N, B) to (N, T * B)."""
+    """Rearrange (T, N, B) to (N, T * B)."""
     return tf.reshape(tf.transpose(sequence, (1, 0, 2)), (sequence.shape[1], -1))
 
 
 def _steps(columns: Tensor, batch: int) -> Tensor:
-    """From (N, T * B) to (T, N, B)."""
+    """Rearrange (N, T * B) to (T, N, B)."""
     return tf.transpose(tf.reshape(columns, (columns.shape[0], -1, batch)), (1, 0, 2))
 
 
 def _gradient(factor: Tensor, dz: Tensor) -> Tensor:
-    """Of weights (4H, N), float32: from what they multiplied, (N, T * B), and dz (4H, T * B)."""
-    # The other way round the product would rearrange dz, which is the larger.
+    """The gradient of weights (4H, N), float32, from their inputs, (N, T * B), and dz (4H, T * B)."""
+    # In the other order, the product would rearrange dz, which is the larger.
     return tf.cast(tf.matmul(dz, factor, transpose_b=True), tf.float32)
 
 
-_TURN = 1 << 17  # gates of several steps are worked on in one turn of a loop, which costs as much as some operations
+_TURN = 1 << 17  # gates in one turn of a loop: it takes several steps, since a turn costs as much as some operations
 
 
 def _in_turns(sequence: Tensor, h: Tensor) -> Tensor:
-    """From (T, ...) to (turns, steps in a turn, ...), for a state h of (H, B)."""
+    """Rearrange (T, ...) to (turns, steps in a turn, ...), for a state h of (H, B)."""
     steps, most = sequence.shape[0], max(1, _TURN // (4 * h.shape[0] * h.shape[1]))
     turn = max(turn for turn in range(1, min(steps, most) + 1) if steps % turn == 0)
     return tf.reshape(sequence, (steps // turn, turn, *sequence.shape[1:]))
 
 
-_BLOCK = 640  # columns from which a product of them is as fast as of all
+_BLOCK = 640  # columns: from this many on, multiplying them is as fast, per column, as multiplying all
 
 
 def _turns_in_block(turns: int, columns: int) -> int:
-    """As few as divide the turns, each of so many columns, and are fast to multiply."""
+    """The smallest divisor of the turns, each with this many columns, whose columns are fast to multiply."""
     return min(n for n in range(1, turns + 1) if turns % n == 0 and (n * columns >= _BLOCK or n == turns))
 
 
@@ -272,14 +272,14 @@ def _push(stack: Tensor, value: Tensor) -> Tensor:
 
 
 def _pop(stack: Tensor, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """What is left, and the value that was on top."""
+    """The remaining stack, and the value that was on top."""
     left, value = tf.raw_ops.TensorListPopBack(input_handle=stack, element_shape=shape, element_dtype=tf.float32)
     value.set_shape(shape)
     return left, value
 
 
 def _stacked(turns: Tensor) -> Tensor:
-    """From a TensorArray of turns to (T, ...)."""
+    """Rearrange a TensorArray of turns to (T, ...)."""
     stacked = turns.stack()
     return tf.reshape(stacked, (-1, *stacked.shape[2:]))
 
@@ -291,17 +291,17 @@ def _forward(
     c: Tensor,
     turns: tuple[int, int],
 ) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
-    """The loop over time.
+    """Run the loop over time.
 
     Args:
-        inputs: from the number of a turn to what enters at each of its steps.
-        preactivate: from that of one step and h (H, B) to what goes into the gates, (4H, B) float32.
-        h: (H, B), as the operands of the products.
+        inputs: function from the number of a turn to the inputs of its steps.
+        preactivate: function from one step's input and h (H, B) to the gates' inputs, (4H, B) float32.
+        h: (H, B), in the operands' type.
         c: (H, B) float32.
-        turns: how many, and the steps in each.
+        turns: number of turns, and steps in each.
 
     Returns:
-        The outputs (T, H, B), the last c, and what the backward loop needs of every step, as stacks.
+        The outputs (T, H, B), the last c, and stacks of what the backward loop needs from every step.
     """
     units = h.shape[0]
 
@@ -326,7 +326,7 @@ def _forward(
 
 
 Gradients = tuple[tuple[Tensor, ...], tuple[Tensor, ...]]
-"""Of weights, and of what went in."""
+"""Of the weights, and of the inputs."""
 
 
 def _backward(
@@ -337,20 +337,21 @@ def _backward(
     d_c: Tensor,
     c_last: Tensor,
 ) -> tuple[Tensor, Tensor, tuple[Tensor, ...], tuple[Tensor, ...]]:
-    """The loop backwards, in blocks of steps: dz, the gradient before the gates, is not kept for longer than a block.
+    """Run the loop backwards, in blocks of steps; dz, the gradient before the gates, is kept for one block only.
 
     Args:
-        to_h: (H, 4H), as the operands of the products: times dz of a step it is the gradient of the h before it.
-        finish: from dz of a block's steps, (4H, steps * B), and what takes those steps out of a (T, ...), to
-            their share of the weights' gradients, and the gradients of what went in, each (steps, ..., B).
+        to_h: (H, 4H), in the operands' type; its product with a step's dz is the gradient of the h before the step.
+        finish: function of the dz of a block's steps, (4H, steps * B), and of a function that selects those steps
+            from a (T, ...). It returns their share of the weights' gradients, and the inputs' gradients, each
+            (steps, ..., B).
         record: from `_forward`.
-        d_outputs: (T, H, B), as the operands of the products.
-        d_c: (H, B) float32, of the last c.
+        d_outputs: (T, H, B), in the operands' type.
+        d_c: (H, B) float32, the gradient of the last c.
         c_last: (H, B) float32, the last c.
 
     Returns:
-        The gradients of the first h and c (H, B), of the weights, float32, and of what went in, each (T, ..., B);
-        of h and of what went in as the operands of the products.
+        The gradients of the first h and c (H, B), of the weights, float32, and of the inputs, each (T, ..., B).
+        Those of h and of the inputs are in the operands' type.
     """
     batch, operands = d_outputs.shape[2], d_outputs.dtype
     turns = _in_turns(d_outputs, c_last)
@@ -400,19 +401,19 @@ def _turn_back(
     c: Tensor,
     record: Sequence[Tensor],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, tuple[Tensor, ...]]:
-    """The steps of one turn of the loop backwards.
+    """Run the steps of one turn backwards.
 
     Args:
         to_h: as in `_backward`.
-        d_outputs: of the turn's steps, (steps, H, B).
-        d_h: of the last step's h, from the steps after it; (H, B) as the operands of the products.
-        d_c: of the last step's c, (H, B) float32.
-        c: of the last step.
+        d_outputs: gradients of the turn's outputs, (steps, H, B).
+        d_h: gradient of the last step's h from the steps after it, (H, B) in the operands' type.
+        d_c: gradient of the last step's c, (H, B) float32.
+        c: c of the last step.
         record: from `_forward`, up to that step.
 
     Returns:
-        The gradients of the h and c before the turn, that c; the gradients before the gates, (steps, 4H, B), as
-        the operands of the products; and what is left of the record.
+        The gradients of the h and c before the turn, that c, the gradients before the gates, (steps, 4H, B), in
+        the operands' type, and the rest of the record.
     """
     (_, units, batch), operands = d_outputs.shape, d_outputs.dtype
     sigmoids, tanhs, states = record

@@ -20,24 +20,24 @@ from charrnn.training.layout import STOCK, Layout
 from charrnn.training.lstm import Arranged, logits_of
 
 TensorState = list[tuple[Any, ...]]
-"""For each layer the tensors that `Cell.STATE` names, each (B, H)."""
+"""For each layer, the tensors that `Cell.STATE` names, each (B, H)."""
 
 
 def to_numpy(tensor: Any) -> Array:
-    """A copy of a tensor's or variable's values, which later updates do not reach."""
+    """Copy the values of a tensor or variable, so that later updates do not change them."""
     return np.array(tf.convert_to_tensor(tensor).numpy())
 
 
 def dropped(outputs: Any, rate: Any, seed: Any) -> Any:
-    """Outputs of which a share is 0 and the others so much larger that the mean stays.
+    """Set a share of the outputs to 0, and scale up the others so that the mean stays the same.
 
-    Dropout of Srivastava et al. (2014, JMLR 15), as `tf.nn.experimental.stateless_dropout` has it, with a mask of
-    16 random bits for each: of those it draws twice as many, and compares them as floats.
+    This is the dropout of Srivastava et al. (2014, JMLR 15), as in `tf.nn.experimental.stateless_dropout`, but with
+    16 random bits for each output. TensorFlow's function draws twice as many and compares them as floats.
 
     Args:
-        outputs: of any shape that is known.
+        outputs: of any known shape.
         rate: the share, a scalar tensor.
-        seed: two integers that the mask is a function of.
+        seed: two integers that determine the mask.
     """
     size = math.prod(outputs.shape)
     words = tf.random.stateless_uniform(((size + 1) // 2,), seed, None, None, tf.uint32)
@@ -47,27 +47,27 @@ def dropped(outputs: Any, rate: Any, seed: Any) -> Any:
 
 
 class CharacterModel(keras.Model):  # type: ignore[misc]  # Keras has no types
-    """The network that is trained: (ids, state) -> (logits, state).
+    """The network in training: (ids, state) -> (logits, state).
 
-    State is explicit: what a call returns is handed to the next, and no layer keeps any.
+    The state is explicit: callers pass what one call returns to the next, and no layer keeps any state.
     """
 
     def __init__(self, config: NetworkConfig, dropout: float, seed: int, layout: Layout = STOCK) -> None:
-        """Build the layers with initial weights that are a function of the seed alone.
+        """Build the layers. Their initial weights depend on the seed alone.
 
         Args:
             config: the sizes.
-            dropout: the share of each recurrent layer's outputs set to 0 in training.
-            seed: of the initial weights.
-            layout: of the arithmetic.
+            dropout: share of each recurrent layer's outputs that training sets to 0.
+            seed: seed of the initial weights.
+            layout: layout of the arithmetic.
         """
         super().__init__()
         keras.utils.set_random_seed(seed)
         self.config = config
         self.dropout = dropout
         self.layout = layout
-        # So that the first layer's projections of the characters, through its Glorot kernel, have variance 1: with
-        # Keras' 0.05, hardly anything of a character reaches the gates until training has made it larger.
+        # With this, the first layer's projections of the characters, through its Glorot kernel, have variance 1. With
+        # Keras' 0.05, hardly anything of a character reaches the gates until training has enlarged it.
         deviation = math.sqrt((config.embedding + CELLS[config.cell].GATES * config.units) / (2 * config.embedding))
         self.embedding = keras.layers.Embedding(
             config.vocabulary_size, config.embedding, keras.initializers.RandomNormal(stddev=deviation)
@@ -78,7 +78,7 @@ class CharacterModel(keras.Model):  # type: ignore[misc]  # Keras has no types
             else stock_layer(config.cell, config.units)
             for _ in range(config.layers)
         ]
-        self.softmax = keras.layers.Dense(config.vocabulary_size)  # its logits; the loss normalises them
+        self.softmax = keras.layers.Dense(config.vocabulary_size)  # it returns logits; the loss normalises them
         self.embedding.build()
         for index, layer in enumerate(self.recurrent):
             layer.build((None, None, config.embedding if index == 0 else config.units))
@@ -86,7 +86,7 @@ class CharacterModel(keras.Model):  # type: ignore[misc]  # Keras has no types
         self.built = True
 
     def zero_state(self, batch_size: int) -> TensorState:
-        """The state at the start of a stream, for B streams."""
+        """The state at the start of B streams."""
         zeros = tf.zeros((batch_size, self.config.units))
         return [(zeros,) * len(CELLS[self.config.cell].STATE) for _ in range(self.config.layers)]
 
@@ -95,11 +95,11 @@ class CharacterModel(keras.Model):  # type: ignore[misc]  # Keras has no types
 
         Args:
             ids: (B, T) int32.
-            state: what the call before returned, or `zero_state`.
-            dropout_seed: two integers that the dropout masks are a function of; None drops nothing.
+            state: the state that the previous call returned, or `zero_state`.
+            dropout_seed: two integers that determine the dropout masks; None disables dropout.
 
         Returns:
-            Logits of the character after each, (B, T, V), and the state after the last.
+            The logits of the character after each, (B, T, V), and the state after the last.
         """
         logits, state = self._read(tf.transpose(ids), self._arranged(False), state, dropout_seed)
         return tf.transpose(logits, (1, 0, 2)), state
@@ -107,15 +107,15 @@ class CharacterModel(keras.Model):  # type: ignore[misc]  # Keras has no types
     def loss_sum(
         self, ids: Any, targets: Any, weights: Any, state: TensorState, dropout_seed: Any = None, exact: bool = False
     ) -> tuple[Any, TensorState]:
-        """Weighted sum of the cross-entropies of the targets, in nats, the batch in parts side by side.
+        """Sum the weighted cross-entropies of the targets, in nats, with the parts of the batch in parallel.
 
         Args:
             ids: (B, T) int32.
             targets: (B, T) int32.
-            weights: (B, T) float32, of each target.
-            state: as `call` takes it.
-            dropout_seed: as `call` takes it.
-            exact: compute in float32 whatever the layout says.
+            weights: (B, T) float32, one for each target.
+            state: see `call`.
+            dropout_seed: see `call`.
+            exact: compute in float32, regardless of the layout.
 
         Returns:
             The sum, a scalar, and the state after the last character.
@@ -141,7 +141,7 @@ class CharacterModel(keras.Model):  # type: ignore[misc]  # Keras has no types
         return total, joined
 
     def _arranged(self, exact: bool) -> list[Arranged]:
-        """The weights of fast layers, for all parts of the batch."""
+        """The arranged weights of fast layers, for all parts of the batch."""
         if not self.layout.fast:
             return []
         embedding = tf.convert_to_tensor(self.embedding.embeddings)
@@ -150,7 +150,7 @@ class CharacterModel(keras.Model):  # type: ignore[misc]  # Keras has no types
     def _read(
         self, ids: Any, arranged: list[Arranged], state: TensorState, dropout_seed: Any
     ) -> tuple[Any, TensorState]:
-        """From ids (T, B) to logits (T, B, V)."""
+        """Compute the logits (T, B, V) for ids (T, B)."""
         fast = self.layout.fast
         outputs = ids if fast else self.embedding(tf.transpose(ids))  # (B, T, E)
         new_state: TensorState = []
@@ -174,15 +174,15 @@ class CharacterModel(keras.Model):  # type: ignore[misc]  # Keras has no types
         """The Keras variables by their names in `config.weight_shapes`, in its order."""
         variables = [self.embedding.embeddings]
         for layer in self.recurrent:
-            variables += [layer.cell.kernel, layer.cell.recurrent_kernel, layer.cell.bias]
+            variables += [getattr(layer.cell, name) for name in CELLS[self.config.cell].weight_shapes(1, 1)]
         variables += [self.softmax.kernel, self.softmax.bias]
         return dict(zip(weight_shapes(self.config), variables, strict=True))
 
     def to_numpy(self) -> dict[str, Array]:
-        """Copies of the weights, as `network.Network` and checkpoints take them."""
+        """Copies of the weights, in the form that `network.Network` and checkpoints take."""
         return {name: to_numpy(variable) for name, variable in self.named_weights.items()}
 
     def from_numpy(self, weights: Mapping[str, Array]) -> None:
-        """Set the weights to what `to_numpy` gave."""
+        """Set the weights to those that `to_numpy` returned."""
         for name, variable in self.named_weights.items():
             variable.assign(weights[name])

@@ -1,4 +1,4 @@
-"""Being asked to stop: SIGINT (Ctrl-C) and SIGTERM, and when they act."""
+"""Requests to stop, SIGINT (Ctrl-C) and SIGTERM, and when they take effect."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from charrnn.runs.records import Progress
 
 
 class Stopped(BaseException):
-    """The user or the system asked the training to stop; what it reached is saved.
+    """The user or the system asked the training to stop; its state is saved.
 
-    As little an `Exception` as KeyboardInterrupt: no library on its way is to catch it.
+    Like KeyboardInterrupt, this is not an `Exception`, so that no library catches it on its way.
 
     Attributes:
         signal: SIGINT or SIGTERM.
-        progress: what is saved.
+        progress: the saved progress.
     """
 
     def __init__(self, number: int, progress: Progress) -> None:
@@ -31,22 +31,22 @@ class Stopped(BaseException):
 
 
 class StopRequest:
-    """SIGINT or SIGTERM: the first one is remembered until an update is done, a second one acts at once.
+    """SIGINT or SIGTERM: the first one takes effect after the current update, a second one at once.
 
-    Until a new run is planned and saved for the first time, the first one acts at once too. To act at once is to leave
-    the process from within the signal's handler: an exception that passes through TensorFlow can crash it.
+    Before a new run is planned and saved for the first time, the first one takes effect at once too. It then ends the
+    process from within the signal handler, because an exception that passes through TensorFlow can crash it.
 
     Attributes:
-        signal: the one remembered.
-        is_remembered: there is something saved that updates are added to.
+        signal: the signal that waits for the update; None before the first one.
+        is_remembered: whether the first signal waits for the update, since there is a saved run.
     """
 
     def __init__(self, message: str, clean_up: Callable[[], None]) -> None:
-        """Get ready.
+        """Prepare for signals.
 
         Args:
-            message: what to say if the first one acts at once.
-            clean_up: called before the process is left; it waits for no lock.
+            message: printed if the first signal takes effect at once.
+            clean_up: called before the process exits; it must not wait for a lock.
         """
         self.signal: int | None = None
         self.is_remembered = False
@@ -72,6 +72,6 @@ class StopRequest:
         self._clean_up()
         if message is not None:
             encoding = getattr(sys.stderr, "encoding", "utf-8")
-            with contextlib.suppress(OSError):  # not print: what was interrupted may be writing to the same stream
+            with contextlib.suppress(OSError):  # not print: the interrupted code may be writing to the same stream
                 os.write(2, f"{one_line(message)}\n".encode(encoding, "backslashreplace"))
         os._exit(128 + number)

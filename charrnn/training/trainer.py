@@ -1,4 +1,4 @@
-"""One model, its optimizer and its place in the text: updates, validation, and all that a resume needs."""
+"""One model, its optimizer and its place in the text: updates, validation, and everything that a resume needs."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ from charrnn.training.model import CharacterModel, TensorState, to_numpy
 
 CLIP_NORM = 1.0  # of the whole gradient
 FRESH_EVERY = 16
-"""Every so many updates one of the streams, in turn, starts anew from the zero state.
+"""Each time this many updates are made, one of the streams, in turn, starts again from the zero state.
 
-Without it a network sees that state once an epoch only, and early in training cannot start from it: samples
-and validation, which do, go wrong. On tinyshakespeare after 0.9 epochs the validation loss is 1.92 with it and
-2.14 without; after 2 epochs both are 1.78.
+Without this, a network sees that state only once an epoch, and cannot start from it early in training. Samples and
+validation, which do start from it, go wrong. On tinyshakespeare after 0.9 epochs the validation loss is 1.92 with it
+and 2.14 without; after 2 epochs both are 1.78.
 """
-UNSEEN_COUNT = 0.01  # how often a symbol counts that the text does not have
-_PACE = 200  # characters of a sequential pass that its speed is measured with
+UNSEEN_COUNT = 0.01  # the count of a symbol that does not occur in the text
+_PACE = 200  # characters of a sequential pass, to measure its speed
 WEIGHT_DECAY = 0.05
 """Of the kernels, times the learning rate, apart from Adam's moments: Loshchilov, Hutter (2019, arXiv:1711.05101)."""
-AVERAGE_DECAY = 0.998  # of the moving average of the weights, which is what is validated and samples
+AVERAGE_DECAY = 0.998  # of the moving average of the weights, which validation and samples use
 
 
 Streams = tuple[npt.NDArray[Any], ...]
-"""As `windows.validation_streams` returns them."""
+"""The arrays that `windows.validation_streams` returns."""
 
 
 class FusedAdam(keras.optimizers.AdamW):  # type: ignore[misc]  # Keras has no types
-    """Keras' AdamW, with TensorFlow's fused kernel: one pass over memory where the operations make ten."""
+    """Keras' AdamW with TensorFlow's fused kernel, which makes one pass over memory instead of ten."""
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """Update one variable, as `keras.optimizers.AdamW.update_step` does."""
@@ -63,10 +63,10 @@ class FusedAdam(keras.optimizers.AdamW):  # type: ignore[misc]  # Keras has no t
 
 
 def log_frequencies(corpus: Corpus) -> Array:
-    """The softmax layer's first biases, (V,): what a network says that looks at nothing but how often characters are.
+    """The softmax layer's first biases, (V,): the logits of a network that knows only how often characters occur.
 
-    It saves the updates that would learn this. And symbols that the text never has start out improbable; with
-    equal biases, a network that is hardly trained writes them into its samples.
+    They save the updates that would learn this. They also make symbols that never occur in the text improbable; with
+    equal biases, a hardly trained network writes such symbols into its samples.
     """
     counts = np.bincount(corpus.training, minlength=len(corpus.vocabulary)) + UNSEEN_COUNT
     logarithms: Array = np.log(counts / counts.sum()).astype(np.float32)
@@ -74,13 +74,13 @@ def log_frequencies(corpus: Corpus) -> Array:
 
 
 class Trainer:
-    """Trains one model on one corpus, step by step, and can tell and take up where it stands.
+    """Trains one model on one corpus, step by step, and can save and restore its state.
 
     Attributes:
-        model: that the updates change.
-        average: the moving average of its weights: what is validated, and samples.
-        state: carried from update to update.
-        validation: the streams that are validated.
+        model: the model that the updates change.
+        average: moving average of its weights, for validation and samples.
+        state: recurrent state that each update passes to the next.
+        validation: streams for validation.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class Trainer:
         layout: Layout = STOCK,
         source: Source | None = None,
     ) -> None:
-        """Build the model and the optimizer at their start, which a source gives its weights to."""
+        """Build the model and the optimizer for the start of a run, with the weights of a source if one is given."""
         self.settings = settings
         self.corpus = corpus
         self.model = CharacterModel(settings.network(corpus.vocabulary), settings.dropout, settings.seed, layout)
@@ -109,7 +109,7 @@ class Trainer:
         self.steps_per_epoch = steps_per_epoch(
             len(self.corpus.training), self.settings.batch_size, self.settings.seq_length
         )
-        # No control flow to convert, and looking for it takes TensorFlow three times as long as tracing.
+        # There is no control flow to convert, and looking for it takes TensorFlow three times as long as tracing.
         self._update = tf.function(self._update_eagerly, autograph=False)
         self._evaluate = tf.function(self.average.loss_sum, autograph=False)
         self.validation = self._streams(50_000)
@@ -121,7 +121,7 @@ class Trainer:
 
     @property
     def validation_characters(self) -> int:
-        """How many characters one validation reads, warm-up and padding included."""
+        """Number of characters that one validation reads, including warm-up and padding."""
         return int(self.validation[0].size)
 
     def _update_eagerly(self, ids: Any, targets: Any, state: TensorState, seed: Any) -> tuple[Any, TensorState]:
@@ -130,9 +130,9 @@ class Trainer:
             loss, state = self.model.loss_sum(ids, targets, weights, state, seed)
         variables = self.model.trainable_variables
         gradients = tape.gradient(loss, [variable.value for variable in variables])
-        # The embedding's gradient comes as rows; summed in their order it is the same every time.
+        # The embedding's gradient comes as rows; summing them in their order always gives the same result.
         self.optimizer.apply([tf.convert_to_tensor(gradient) for gradient in gradients], variables)
-        # At first an average over the last tenth of the updates, so that it forgets how it began.
+        # At first, average over the last tenth of the updates, so that the start is forgotten.
         updates = tf.cast(self.optimizer.iterations, tf.float32)
         change = 1 - tf.minimum(AVERAGE_DECAY, updates / (9 + updates))
         averages = self.average.named_weights
@@ -142,7 +142,7 @@ class Trainer:
         return loss, state
 
     def batches(self, step: int) -> Iterator[tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]]:
-        """Inputs and targets, each (B, T), of the update after `step` and of all that follow."""
+        """Inputs and targets, each (B, T), of update `step` (counted from 0) and all later ones."""
         epoch, window = divmod(step, self.steps_per_epoch)
         while True:
             yield from windows(
@@ -161,7 +161,7 @@ class Trainer:
         """Make update `step` (counted from 0).
 
         Returns:
-            The loss before it, nats per character.
+            The loss before it, in nats per character.
         """
         if step % self.steps_per_epoch == 0:
             self.state = self.model.zero_state(self.settings.batch_size)
@@ -175,23 +175,23 @@ class Trainer:
         return float(loss)
 
     def weights(self) -> dict[str, Array]:
-        """The moving average of the weights: what is validated, and samples."""
+        """The moving average of the weights, for validation and samples."""
         return self.average.to_numpy()
 
     def validate(self) -> float:
-        """Loss over the validation part, or a fixed sample of it, in parallel streams; nats per character.
+        """Loss over the validation part, or a fixed sample of it, in parallel streams; in nats per character.
 
-        It is that of the moving average of the weights.
+        It is the loss of the moving average of the weights.
         """
         return self._loss(self.validation)
 
     def final_loss(self, weights: Mapping[str, Array], characters: int, advance: Callable[[int], None]) -> float:
-        """Loss of weights over the validation part at the end of a run, in float32; nats per character.
+        """Loss of the given weights over the validation part at the end of a run, in float32; in nats per character.
 
         Args:
-            weights: which take the place of the moving average.
-            characters: to score: all, or a fixed sample, spread evenly.
-            advance: told of every piece how many characters were scored.
+            weights: these replace the moving average.
+            characters: number of characters to score: all, or a fixed sample, spread evenly.
+            advance: called after each piece with the number of characters scored in it.
         """
         ids, start = self.corpus.ids, self.corpus.validation_start
         if len(ids) - start > SEQUENTIAL:
@@ -207,7 +207,7 @@ class Trainer:
         )
 
     def _loss(self, streams: Streams, advance: Callable[[int], None] = lambda _: None, exact: bool = False) -> float:
-        """Of the moving average over streams, in the precision of the updates or exactly, in float32."""
+        """Loss of the moving average over streams, in the precision of the updates, or in float32 if `exact`."""
         inputs, _, scored = streams
         state = self.average.zero_state(len(inputs))
         total = 0.0
@@ -216,13 +216,13 @@ class Trainer:
             loss, state = self._evaluate(*map(tf.constant, window), state, exact=exact and not self._is_exact)
             total += float(loss)
             advance(int(window[2].sum()))
-        return total / max(1.0, float(scored.sum()))  # none are scored in the window that `_seconds` takes
+        return total / max(1.0, float(scored.sum()))  # the window that `_seconds` takes scores none
 
     def _seconds(self, streams: Streams, exact: bool) -> float:
-        """How long `_loss` over streams takes, from one of its windows."""
+        """Estimate how long `_loss` takes over streams, from one of its windows."""
         width, length = streams[0].shape[1], self.settings.seq_length
         window = tuple(array[:, :length] for array in streams)
-        self._loss(window, exact=exact)  # traced here
+        self._loss(window, exact=exact)  # TensorFlow traces this call
         before = time.perf_counter()
         self._loss(window, exact=exact)
         return float((time.perf_counter() - before) * width / length)
@@ -230,15 +230,15 @@ class Trainer:
     def begin(
         self, final_characters: int, patience: float, show: Callable[[int, float], None] = lambda *_: None
     ) -> tuple[list[float], Speed]:
-        """Make the first updates of a run whose length is not known, and measure what it is to be planned from.
+        """Make the first updates of a run of unknown length, and measure the speed for planning it.
 
         Args:
-            final_characters: that `final_loss` will score.
-            patience: for how many seconds to make updates, three at the least.
-            show: told the number of updates made and the loss before the last of them.
+            final_characters: number of characters that `final_loss` will score.
+            patience: seconds to spend on updates, of which there are at least three.
+            show: called with the number of updates made and the loss before the last of them.
 
         Returns:
-            The loss before each of the updates, and the speed.
+            The loss before each update, and the speed.
         """
         batches = self.batches(0)
         losses: list[float] = []
@@ -247,7 +247,7 @@ class Trainer:
             step = len(losses)
             before = time.perf_counter()
             losses.append(self.update(step, learning_rate_at(step, None, self.settings.learning_rate), next(batches)))
-            if step > 0:  # in the first it is traced
+            if step > 0:  # TensorFlow traces the first update
                 seconds.append(time.perf_counter() - before)
             show(len(losses), losses[-1])
         validation = self._seconds(self.validation, exact=False)
@@ -258,11 +258,11 @@ class Trainer:
             before = time.perf_counter()
             log_probabilities(network, self.corpus.ids[:_PACE], 1)
             final = (time.perf_counter() - before) * (final_characters + WARM_UP) / _PACE
-        # The median: something else that the machine does for a moment must not halve a run.
+        # The median, so that a moment of other work on the machine does not halve a run.
         return losses, Speed(statistics.median(seconds), validation, final)
 
     def training_tensors(self) -> dict[str, Array]:
-        """All else that a resume needs, named as `records.training_shapes` does."""
+        """Everything else that a resume needs, named as in `records.training_shapes`."""
         tensors = {name: to_numpy(variable) for name, variable in self._variables().items()}
         parts = CELLS[self.settings.cell].STATE
         for layer, layer_state in enumerate(self.state):
@@ -271,7 +271,7 @@ class Trainer:
         return tensors
 
     def _variables(self) -> dict[str, Any]:
-        """The weights as the last update left them, and the optimizer's moments."""
+        """The weights after the last update, and the optimizer's moments."""
         by_path = {variable.path: variable for variable in self.optimizer.variables}
         variables = {}
         for name, variable in self.model.named_weights.items():
@@ -282,7 +282,7 @@ class Trainer:
         return variables
 
     def restore(self, step: int, weights: Mapping[str, Array], training: Mapping[str, Array]) -> None:
-        """Be as after update `step`, with the `weights` and `training_tensors` of then."""
+        """Restore the state after `step` updates, from the `weights` and `training_tensors` of that moment."""
         self.optimizer.iterations.assign(step)
         self.average.from_numpy(weights)
         for name, variable in self._variables().items():
