@@ -54,7 +54,7 @@ def samples_and_texts(draw: st.DrawFn) -> tuple[str, str]:
 @given(samples_and_texts(), st.integers(1, 30), st.sampled_from([1, 2, 7, 1000]))
 def test_copies_are_those_that_a_naive_search_finds(pair: tuple[str, str], least: int, chunk: int) -> None:
     sample, text = pair
-    with patch.object(copying, "_CHUNK", chunk):
+    with patch.object(copying, "CHUNK", chunk):
         copies = find_copies(as_ids(sample), as_ids(text), least)
     assert copies.copied.tolist() == copied_by_search(sample, text, least)
     longest = difflib.SequenceMatcher(None, sample, text, autojunk=False).find_longest_match()
@@ -68,7 +68,7 @@ def test_a_passage_is_found_wherever_it_stands_in_megabytes(tales: str) -> None:
     random = np.random.default_rng(0)
     text = random.integers(97, 123, 2_500_000).astype(np.uint8)
     sample = as_ids(f"{tales[:300]}{PASSAGE}{tales[300:600]}")
-    for position in (0, copying._CHUNK - 1, copying._CHUNK - len(PASSAGE), len(text) - len(PASSAGE)):
+    for position in (0, copying.CHUNK - 1, copying.CHUNK - len(PASSAGE), len(text) - len(PASSAGE)):
         with_passage = text.copy()
         with_passage[position : position + len(PASSAGE)] = as_ids(PASSAGE)
         copies = find_copies(sample, with_passage)

@@ -22,6 +22,8 @@ _SPEEDS = {"gpu": 10.0, "bfloat16": 0.39, "avx512": 0.25, "other": 0.125}
 """By class of machine; for CPUs, per core. Two cores of the machine in docs/diary/quality.md have about speed 1."""
 _MOST_CORES = 4  # more do not speed up training
 _LEAST_UNITS_OF_BFLOAT16 = 64  # with fewer, conversion costs more than the faster products save
+_SETTING_UP = 3  # seconds to build the network and to trace the first update
+_UPDATING = 0.9  # of the time after that; validating and saving take the rest
 _FINAL_SHARE = 0.05  # of the training time, for the final loss
 
 
@@ -143,7 +145,8 @@ def default_settings(characters: int, given: Mapping[str, Any], speed: float = 1
     minutes = usual_minutes(characters, given, speed)
     layers, units = network_for(characters, minutes)
     layers, units = given.get("layers", layers), given.get("units", units)
-    passes = given.get("epochs") or 60 * minutes * usual_speed(layers, units, batch_size) / characters
+    seconds = _UPDATING * max(0, 60 * minutes - _SETTING_UP)
+    passes = given.get("epochs") or seconds * usual_speed(layers, units, batch_size) / characters
     settings = {
         "vocabulary": None,
         "encoding": "utf-8",

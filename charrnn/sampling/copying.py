@@ -16,7 +16,7 @@ from charrnn.text.typed import normalised
 from charrnn.text.vocabulary import Ids, Vocabulary
 
 LEAST = 20  # characters in a run that counts as copied; shorter ones are common phrases of the language
-_CHUNK = 1 << 18  # characters of the text to compare at once; this limits the memory
+CHUNK = 1 << 18  # characters of the text to compare at once; this limits the memory
 _SHOWN = 60  # characters of the longest passage that a message quotes
 
 
@@ -48,9 +48,9 @@ def find_copies(sample: Ids, text: Ids, least: int = LEAST) -> Copies:
     ours = _Hashes(sample)
     starts = np.zeros(max(0, len(sample) - least + 1), bool)  # of copied windows, each `least` wide
     length = start = position = 0
-    for chunk in range(0, len(text), _CHUNK):
+    for chunk in range(0, len(text), CHUNK):
         # A passage that starts in this chunk ends at most one sample length after it.
-        theirs = _Hashes(text[chunk : chunk + _CHUNK + len(sample) - 1])
+        theirs = _Hashes(text[chunk : chunk + CHUNK + len(sample) - 1])
         starts |= np.isin(ours.of(least), _common(ours, theirs, least)[1])
         wide, too_wide = length, length + 2  # bounds for the width of a longer passage in this chunk
         while len(places := _common(ours, theirs, too_wide - 1)[0]):
