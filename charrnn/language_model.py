@@ -16,8 +16,8 @@ from charrnn.network.scoring import log_probabilities
 from charrnn.runs import checkpoint
 from charrnn.runs.folder import DEFAULT_FOLDER, FOLDER_VARIABLE, find_checkpoint
 from charrnn.runs.records import Checkpoint
-from charrnn.sampling.choice import TEMPERATURE, Choice
-from charrnn.sampling.samples import LENGTH, LENGTH_ASKED, SEED, Request, write_samples
+from charrnn.sampling.choice import DEFAULT_TEMPERATURE, Choice
+from charrnn.sampling.samples import DEFAULT_LENGTH, LENGTH, SEED, Request, write_samples
 from charrnn.sampling.streams import beginning
 from charrnn.text.typed import UNKNOWN, encode_known, encode_prime, encode_stop, normalised
 from charrnn.text.vocabulary import Ids
@@ -69,8 +69,8 @@ class LanguageModel:
         self,
         prime: str = "",
         *,
-        length: int = LENGTH_ASKED,
-        temperature: float = TEMPERATURE,
+        length: int = DEFAULT_LENGTH,
+        temperature: float = DEFAULT_TEMPERATURE,
         top_k: int | None = None,
         top_p: float | None = None,
         min_p: float | None = None,

@@ -76,17 +76,17 @@ def show_reading(done: int, total: int) -> None:
 
 
 def one_line(text: str) -> str:
-    """A text with everything that could not be seen, or would end the line, as escapes."""
+    """Escape everything in a text that is invisible or would end the line."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def show_controls(text: str) -> str:
-    """Escape everything in a text that is invisible or would end the line."""
+    """Escape the control characters in a text, except newline and tab, for a terminal."""
     return _CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def show(character: str) -> str:
-    """Escape the control characters in a text, except newline and tab, for a terminal."""
+    """A character for a message: itself if it is visible on its own, otherwise its code point."""
     hidden = not character.isprintable() or character.isspace() or character in _BLANK
     if hidden or unicodedata.category(character).startswith("M"):  # a mark would combine with the character before it
         return f"U+{ord(character):04X}"

@@ -16,8 +16,8 @@ from charrnn.network.network import Network
 from charrnn.runs.checkpoint import load
 from charrnn.runs.folder import find_checkpoint
 from charrnn.sampling import output
-from charrnn.sampling.choice import RANGES, TEMPERATURE, Choice
-from charrnn.sampling.samples import COUNT, LENGTH, LENGTH_ASKED, SEED, Request, write_samples
+from charrnn.sampling.choice import DEFAULT_TEMPERATURE, RANGES, Choice
+from charrnn.sampling.samples import COUNT, DEFAULT_LENGTH, LENGTH, SEED, Request, write_samples
 from charrnn.stdout import errors_for_stdout, write_text
 from charrnn.text.typed import UNKNOWN, encode_prime, encode_stop, read_prime, unescaped
 
@@ -39,7 +39,7 @@ def _as_utf8(_: click.Context, __: click.Parameter, text: str | None) -> str | N
 @click.option(
     "--length",
     type=number(LENGTH, int),
-    default=LENGTH_ASKED,
+    default=DEFAULT_LENGTH,
     show_default=True,
     help="Number of new characters (code points), or of bytes if the model's vocabulary is raw bytes.",
 )
@@ -58,7 +58,7 @@ def _as_utf8(_: click.Context, __: click.Parameter, text: str | None) -> str | N
 @click.option(
     "--temperature",
     type=number(RANGES["temperature"]),
-    default=TEMPERATURE,
+    default=DEFAULT_TEMPERATURE,
     show_default=True,
     help="Below 1 makes safer choices, above 1 wilder ones; 0 always takes the likeliest character.",
 )

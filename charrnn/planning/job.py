@@ -171,7 +171,7 @@ def plan_training(call: Call, note: Note) -> Job | str:
         note(line)
     precision = precision_for(machine, settings.units) if settings.precision == "auto" else settings.precision
     minutes = usual_minutes(len(corpus.training), given, speed)
-    final_characters = final_characters_for(len(corpus.ids) - corpus.validation_start, settings, minutes)
+    final_characters = final_characters_for(corpus.validation_characters, settings, minutes)
     return Job(call, run, corpus, settings, precision, final_characters, resume, source, commands)
 
 

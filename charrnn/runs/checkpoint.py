@@ -46,6 +46,8 @@ _MAX_HEADER = 1 << 24  # bytes: enough for 100 layers and every character of Uni
 _MAX_VALUES = 20_000  # in a header: enough for 100 layers
 _MAX_INTEGER = 1 << 53  # above it, floats cannot represent every integer
 
+_Shapes = dict[str, tuple[int, ...]]
+
 
 def to_bytes(checkpoint: Checkpoint) -> bytes:
     """The file's content; equal checkpoints give equal bytes."""
@@ -58,7 +60,7 @@ def checksum(checkpoint: Checkpoint) -> str:
     return _checksum(*_contents(checkpoint))
 
 
-def _contents(checkpoint: Checkpoint) -> tuple[dict[str, Any], dict[str, tuple[int, ...]], bytes]:
+def _contents(checkpoint: Checkpoint) -> tuple[dict[str, Any], _Shapes, bytes]:
     """The configuration without the checksum, the tensors' shapes, and the concatenated tensors."""
     vocabulary = checkpoint.vocabulary
     progress = dataclasses.asdict(checkpoint.progress)
@@ -146,10 +148,7 @@ def from_bytes(data: bytes) -> Checkpoint:
     return _read(io.BytesIO(data), len(data))
 
 
-Shapes = dict[str, tuple[int, ...]]
-
-
-def _read_head(file: BinaryIO, size: int) -> tuple[Head, dict[str, Any], str, Shapes, Shapes]:
+def _read_head(file: BinaryIO, size: int) -> tuple[Head, dict[str, Any], str, _Shapes, _Shapes]:
     """Read a checkpoint's header.
 
     The header does not decide which tensors the file has or where they lie. The configuration determines the only
@@ -205,8 +204,7 @@ def _read(file: BinaryIO, size: int) -> Checkpoint:
     """Read and check a checkpoint's header, and only then read its tensors."""
     head, document, checksum, weights, training = _read_head(file, size)
     shapes = {**weights, **training}
-    body_size = sum(4 * math.prod(shape) for shape in shapes.values())
-    body = file.read(body_size)
+    body = file.read(body_size := size - file.tell())  # which the header's check found right
     if len(body) < body_size:
         raise _FormatError(_TRUNCATED)
     _expect(_checksum(document, shapes, body) == checksum, "the checksum differs")

@@ -17,7 +17,7 @@ RANGES = {
     "min_p": Range(0, 1),
 }
 """The allowed numbers in `Choice`."""
-TEMPERATURE = 0.8
+DEFAULT_TEMPERATURE = 0.8
 """The default if the user sets no temperature."""
 
 

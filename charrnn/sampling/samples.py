@@ -15,7 +15,7 @@ from charrnn.sampling.streams import Beginning, Streams, read_beginning
 from charrnn.text.vocabulary import Decoder, Ids, Vocabulary
 
 LENGTH, COUNT, SEED = Range(0, 10**12), Range(1, 10**9), Range(0)
-LENGTH_ASKED = 1000
+DEFAULT_LENGTH = 1000
 """The default if the user sets no length."""
 BATCH_SIZE = 64  # samples side by side; more would take more memory without being faster
 

@@ -49,6 +49,11 @@ class Corpus:
         """Where the contiguous last 10 % starts: the index of its first character."""
         return training_size(len(self.ids))
 
+    @property
+    def validation_characters(self) -> int:
+        """The number of characters in that last part."""
+        return len(self.ids) - self.validation_start
+
 
 def training_size(characters: int) -> int:
     """The number of characters for training; the rest, the last 10 %, is for validation."""

@@ -466,4 +466,4 @@ class _Training:
         self.best = dataclasses.replace(best, progress=dataclasses.replace(best.progress, final_loss=final_loss))
         self.progress = dataclasses.replace(self.progress, final_loss=final_loss)
         self.save_or_fail()
-        self.display.finished(self.progress, len(self.corpus.ids) - self.corpus.validation_start)
+        self.display.finished(self.progress, self.corpus.validation_characters)

@@ -193,10 +193,10 @@ class Trainer:
             characters: number of characters to score: all, or a fixed sample, spread evenly.
             advance: called after each piece with the number of characters scored in it.
         """
-        ids, start = self.corpus.ids, self.corpus.validation_start
-        if len(ids) - start > SEQUENTIAL:
+        if self.corpus.validation_characters > SEQUENTIAL:
             self.average.from_numpy(weights)
             return self._loss(self._streams(characters), advance, exact=True)
+        ids, start = self.corpus.ids, self.corpus.validation_start
         first = max(0, start - 1 - WARM_UP)
         network = Network(self.model.config, weights)
         return -float(log_probabilities(network, ids[first:], start - first, advance).mean())
@@ -251,7 +251,7 @@ class Trainer:
                 seconds.append(time.perf_counter() - before)
             show(len(losses), losses[-1])
         validation = self._seconds(self.validation, exact=False)
-        if len(self.corpus.ids) - self.corpus.validation_start > SEQUENTIAL:
+        if self.corpus.validation_characters > SEQUENTIAL:
             final = self._seconds(self._streams(final_characters), exact=True)
         else:
             network = Network(self.model.config, self.weights())
