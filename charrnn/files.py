@@ -1,4 +1,4 @@
-"""Writing files atomically, and opening only regular files."""
+"""Writing files atomically, opening only regular files, and locking files."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import stat
+import sys
 from pathlib import Path
 from typing import BinaryIO
 
@@ -28,7 +29,7 @@ def write_atomically(path: Path, data: bytes) -> bool:
         with open(temporary, "xb") as file:
             file.write(data)
             file.flush()
-            is_synced = _sync(file.fileno())
+            is_synced = sync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):  # report the first error; `Run.prepare` removes what is left
@@ -38,7 +39,8 @@ def write_atomically(path: Path, data: bytes) -> bool:
     return is_synced
 
 
-def _sync(descriptor: int) -> bool:
+def sync(descriptor: int) -> bool:
+    """Make an open file's content survive a power cut; return whether the file system can."""
     try:
         os.fsync(descriptor)
     except OSError as error:
@@ -79,3 +81,27 @@ def open_regular(path: Path) -> BinaryIO:
         file.close()
         raise
     return file
+
+
+def try_lock(file: BinaryIO) -> bool:
+    """Lock an open file for this process, unless another process holds it or has just removed it.
+
+    Raises:
+        OSError: the file system has no locks.
+    """
+    if sys.platform == "win32":
+        import msvcrt
+
+        file.seek(1000)  # behind the process id, which other processes can then still read
+        try:
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        except PermissionError:
+            return False
+        return True
+    import fcntl
+
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return os.fstat(file.fileno()).st_nlink > 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +12,7 @@ import numpy.typing as npt
 from charrnn import CharrnnError
 from charrnn.messages import ignore_note
 from charrnn.network.network import Network
-from charrnn.network.scoring import log_probabilities
+from charrnn.network.scoring import Scorer
 from charrnn.runs import checkpoint
 from charrnn.runs.folder import DEFAULT_FOLDER, FOLDER_VARIABLE, find_checkpoint
 from charrnn.runs.records import Checkpoint
@@ -20,7 +20,9 @@ from charrnn.sampling.choice import DEFAULT_TEMPERATURE, Choice
 from charrnn.sampling.samples import DEFAULT_LENGTH, LENGTH, SEED, Request, write_samples
 from charrnn.sampling.streams import beginning
 from charrnn.text.typed import UNKNOWN, encode_known, encode_prime, encode_stop, normalised
-from charrnn.text.vocabulary import Ids
+from charrnn.text.vocabulary import Decoder, Ids
+
+_CHUNK = 1 << 16  # characters scored at a time, to bound the memory
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class Score:
     Attributes:
         text: the text as the model read it; line endings and typography may have changed.
         nats: minus the natural logarithm of each character's probability, given all before it, (N,); for a `bytes`
-            model, of each byte's.
+            model, of each byte's. One more if the text's end is scored too.
     """
 
     text: str
@@ -81,8 +83,9 @@ class LanguageModel:
         """Continue a text, as `charrnn sample` does with the same options.
 
         Args:
-            prime: the text to continue; "" starts as if after a newline.
-            length: the maximum number of characters (bytes for a `bytes` model).
+            prime: the text to continue; "" begins a new text, or for a model of one text a new line.
+            length: the maximum number of characters (bytes for a `bytes` model). A model of several texts may end
+                a text earlier.
             temperature: below 1 makes safer choices, above 1 wilder ones; 0 always takes the likeliest character.
             top_k: choose only among the k likeliest characters.
             top_p: choose only among the likeliest characters that together have this probability.
@@ -117,7 +120,7 @@ class LanguageModel:
         [sample] = write_samples(self.network, self.vocabulary, request, [seed])
         return sample.pieces()
 
-    def score(self, text: str, prime: str = "") -> Score:
+    def score(self, text: str, prime: str = "", end: bool = False) -> Score:
         """Compute how probable each character of a text is under the model.
 
         The model reads the prime from the zero state and then scores every character of the text, including the first.
@@ -125,15 +128,57 @@ class LanguageModel:
 
         Args:
             text: the text to score. Characters outside an `ascii` vocabulary are scored as its unknown symbol.
-            prime: the text before it; "" stands for a newline, after which texts start.
+            prime: the text before it; "" stands for what texts start after: the end of another one, or for a model of
+                one text a newline.
+            end: whether to score the end of the text too, as one more value in `Score.nats`.
 
         Raises:
-            CharrnnError: the model does not know a character.
+            CharrnnError: the model does not know a character, or `end` is set and it was trained on one text.
         """
-        before = beginning(self.vocabulary, self._encode(prime))
-        new = self._encode(text)
-        found = log_probabilities(self.network, np.concatenate([before, new]), len(before))
-        return Score("".join(self.vocabulary.decode(new)), -found)
+        return next(self.score_pieces([text], prime, end))
+
+    def score_pieces(self, pieces: Iterable[str], prime: str = "", end: bool = False) -> Iterator[Score]:
+        """Score a text of any length piece by piece, for example the lines of an open file.
+
+        Each piece is scored after all pieces before it, so that the scores are those of the whole text.
+
+        Args:
+            pieces: the text in pieces.
+            prime: see `score`.
+            end: see `score`; the end belongs to the last piece.
+
+        Yields:
+            The score of each piece.
+
+        Raises:
+            CharrnnError: see `score`.
+        """
+        if end and self.vocabulary.boundary is None:
+            raise CharrnnError("end is True, but the model was trained on one text and knows no end", exit_code=2)
+        scorer = Scorer(self.network)
+        scorer.score(beginning(self.vocabulary, self._encode(prime)))
+        return self._scores(scorer, pieces, end)
+
+    def _scores(self, scorer: Scorer, pieces: Iterable[str], end: bool) -> Iterator[Score]:
+        last: str | None = None
+        for piece in pieces:
+            if last is not None:
+                yield self._score(scorer, last, False)
+            last = piece
+        if last is not None:
+            yield self._score(scorer, last, end)
+
+    def _score(self, scorer: Scorer, text: str, end: bool) -> Score:
+        ids = self._encode(text)
+        nats = np.empty(len(ids) + end)
+        decoder, read = Decoder(self.vocabulary), []
+        for start in range(0, len(ids), _CHUNK):
+            some = ids[start : start + _CHUNK]
+            nats[start : start + len(some)] = scorer.score(some)
+            read.append(decoder.decode(some.tolist()))
+        if end:
+            nats[-1:] = scorer.score(np.array([self.vocabulary.boundary]))
+        return Score("".join([*read, decoder.decode((), final=True)]), np.negative(nats, out=nats))
 
     def _encode(self, text: str) -> Ids:
         vocabulary = self.vocabulary.unrestricted

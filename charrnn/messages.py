@@ -62,11 +62,19 @@ def _show(text: str) -> None:
         print(text, end="", file=sys.stderr, flush=True)
 
 
-def show_reading(done: int, total: int) -> None:
-    """Show how much of a long text a network has read: in a line that goes away again, or once."""
+def show_reading(done: int, total: int, what: str = "") -> None:
+    """Show how much of a long text has been read, by a network unless told otherwise.
+
+    A display shows it in a line that goes away again, a log once.
+
+    Args:
+        done: how much has been read.
+        total: how much there is.
+        what: what is read; by default, that many characters.
+    """
     if total < _LONG:
         return
-    what = f"reading {total:,} characters"
+    what = f"reading {what or f'{total:,} characters'}"
     if not is_live():
         if not done:
             say(what)
@@ -91,6 +99,11 @@ def show(character: str) -> str:
     if hidden or unicodedata.category(character).startswith("M"):  # a mark would combine with the character before it
         return f"U+{ord(character):04X}"
     return character
+
+
+def size_of(size: int) -> str:
+    """A size in bytes for a message: `617 MB`, `1.2 GB`."""
+    return f"{size / 1e6:,.0f} MB" if size < 1e9 else f"{size / 1e9:,.1f} GB"
 
 
 def plural(count: int, noun: str) -> str:

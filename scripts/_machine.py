@@ -44,7 +44,7 @@ def untrained(layers: int, units: int, embedding: int = 64) -> Checkpoint:
     settings = Settings(
         vocabulary="ascii", encoding="utf-8", errors="strict", embedding=embedding, units=units, layers=layers,
         cell="lstm", dropout=0.0, batch_size=32, seq_length=64, learning_rate=0.005, epochs=1, minutes=None, seed=1,
-        precision="auto", init_from=None,
+        precision="auto", init_from=None, split_at=None,
     )  # fmt: skip
     vocabulary = Vocabulary.ascii()
     random = np.random.default_rng(0)
@@ -55,7 +55,7 @@ def untrained(layers: int, units: int, embedding: int = 64) -> Checkpoint:
     return Checkpoint(
         settings,
         vocabulary,
-        CorpusIdentity("0" * 64, 1000),
+        CorpusIdentity("0" * 64, 1000, 900),
         Progress(1, 1, "float32", 1, 1, 1, 3.0, 0.0, 0, 100, 3.0, 2, "0" * 16),
         weights,
         {},

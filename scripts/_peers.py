@@ -108,11 +108,11 @@ def train_lstm(corpus: Corpus, minutes: float, scored: int) -> None:
     all_cores()
     choose_device("cpu")
     given = {"vocabulary": corpus.vocabulary.kind, "minutes": minutes}
-    settings = default_settings(len(corpus.training), given, machine_speed(machine_class("cpu"), usable_cores()))
+    settings = default_settings(corpus.training_characters, given, machine_speed(machine_class("cpu"), usable_cores()))
     batch_size, seq_length = settings.batch_size, settings.seq_length
     weights = CharacterModel(settings.network(corpus.vocabulary), 0.0, settings.seed).to_numpy()
     weights["softmax.bias"] = log_frequencies(corpus)
-    epoch_steps = steps_per_epoch(len(corpus.training), batch_size, seq_length)
+    epoch_steps = steps_per_epoch(corpus.training_characters, batch_size, seq_length)
     total_steps = epoch_steps  # until the speed is known
 
     def zero_state(streams: int) -> Any:
@@ -133,7 +133,8 @@ def train_lstm(corpus: Corpus, minutes: float, scored: int) -> None:
             fused=True,
         )
         batches = itertools.chain.from_iterable(
-            windows(corpus.training, batch_size, seq_length, settings.seed, epoch) for epoch in itertools.count()
+            windows(corpus.ids, corpus.training_characters, batch_size, seq_length, settings.seed, epoch)
+            for epoch in itertools.count()
         )
         state = zero_state(batch_size)
 
@@ -252,7 +253,7 @@ def train_transformer(corpus: Corpus, minutes: float, scored: int) -> None:
         scored: characters of a validation at most.
     """
     all_cores()
-    ids = torch.from_numpy(corpus.ids.astype(np.int64))
+    ids = torch.from_numpy(corpus.ids[:].astype(np.int64))
     span = torch.arange(CONTEXT)
 
     def prepare(bfloat16: bool) -> tuple[nn.Module, Update]:
@@ -269,7 +270,7 @@ def train_transformer(corpus: Corpus, minutes: float, scored: int) -> None:
         )
 
         def update(iteration: int) -> None:
-            positions = torch.randint(len(corpus.training) - CONTEXT, (BATCH_SIZE, 1)) + span
+            positions = torch.randint(corpus.training_characters - CONTEXT, (BATCH_SIZE, 1)) + span
             with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
                 logits = model(ids[positions])
             loss = functional.cross_entropy(logits.float().flatten(0, 1), ids[positions + 1].flatten())

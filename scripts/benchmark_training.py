@@ -70,16 +70,18 @@ def run_charrnn(layers: int, units: int, batch: int, length: int, precision: str
 
     from charrnn.planning.defaults import default_settings, precision_for
     from charrnn.planning.machine import machine_class
-    from charrnn.text.corpus import Corpus
+    from charrnn.text.corpus import Corpus, training_size
     from charrnn.text.vocabulary import Vocabulary
     from charrnn.training.backend import choose_device
     from charrnn.training.layout import choose_layout
 
     before = peak_memory()
     ids = np.random.default_rng(0).integers(0, VOCABULARY - 1, 400_000).astype(np.uint8)
-    corpus = Corpus(ids, Vocabulary.ascii(), "")
+    start = training_size(len(ids))
+    counts = np.bincount(ids[:start], minlength=len(Vocabulary.ascii()))
+    corpus = Corpus(ids, Vocabulary.ascii(), "", start, counts)
     settings = default_settings(
-        len(corpus.training),
+        corpus.training_characters,
         {
             "vocabulary": "ascii", "layers": layers, "units": units, "embedding": EMBEDDING, "batch_size": batch,
             "seq_length": length, "dropout": 0.0, "precision": precision, "epochs": 1,

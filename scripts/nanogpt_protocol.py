@@ -16,8 +16,8 @@ from charrnn.network.network import Network
 from charrnn.network.scoring import log_probabilities
 from charrnn.runs import checkpoint
 from charrnn.runs.folder import DEFAULT_FOLDER, find_checkpoint
-from charrnn.text.corpus import read_corpus
-from charrnn.text.reading import read_bytes
+from charrnn.text.corpus import Reading, read_corpus
+from charrnn.text.reading import open_files
 
 WINDOW = 256
 
@@ -31,7 +31,8 @@ def main(text: str, checkpoints: tuple[str, ...]) -> None:
         for where in checkpoints:
             trained = checkpoint.load(find_checkpoint(where, DEFAULT_FOLDER))
             settings = trained.settings
-            corpus = read_corpus(read_bytes([text]), settings.vocabulary, settings.encoding, settings.errors)
+            how = Reading(settings.vocabulary, settings.encoding, settings.errors)
+            corpus = read_corpus(open_files([text]), how)
             if checkpoint.CorpusIdentity.of(corpus) != trained.corpus:
                 raise click.ClickException(f"{where}: trained on another text than {text}")
             network = Network(trained.config, trained.weights)

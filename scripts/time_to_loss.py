@@ -46,7 +46,7 @@ from _clock import Clock
 
 from charrnn import CharrnnError
 from charrnn.text.corpus import Corpus, read_corpus
-from charrnn.text.reading import read_bytes
+from charrnn.text.reading import open_files
 from charrnn.text.windows import validation_streams
 
 MARKS = (1.88, 1.60, 1.50, 1.4697, 1.43)
@@ -76,7 +76,7 @@ def train_charrnn(corpus: Corpus, minutes: float) -> None:
 
     given = {"vocabulary": corpus.vocabulary.kind, "minutes": minutes}
     machine = machine_class("cpu")
-    settings = default_settings(len(corpus.training), given, machine_speed(machine, usable_cores()))
+    settings = default_settings(corpus.training_characters, given, machine_speed(machine, usable_cores()))
     precision = precision_for(machine, settings.units)
     trainer = Trainer(settings, corpus, choose_layout(choose_device("cpu"), settings, precision, None))
     scored = validation_streams(corpus.ids, corpus.validation_start, settings.seq_length, limit=SCORED)
@@ -109,7 +109,7 @@ def train_listing(corpus: Corpus, minutes: float) -> None:
     """Train as the well-known tutorial listing does, as far as it gets in the time, and print the losses."""
     from charrnn.training.backend import keras
 
-    ids = corpus.ids.astype(np.int32)
+    ids = corpus.ids[:].astype(np.int32)
     training = ids[: corpus.validation_start]
     model = keras.Sequential(
         [
@@ -220,7 +220,7 @@ def main(text: str, minutes: float, out: Path, one: str | None) -> None:
     """Train, print and write."""
     if one is not None:
         try:
-            corpus = read_corpus(read_bytes([text]))
+            corpus = read_corpus(open_files([text]))
         except CharrnnError as error:
             raise click.ClickException(str(error)) from None
         run(one, corpus, minutes)

@@ -87,7 +87,7 @@ def main(text: str, recipe: tuple[str, ...], core: int) -> None:
     tf.config.threading.set_intra_op_parallelism_threads(1)
     from charrnn.planning.defaults import default_settings
     from charrnn.text.corpus import read_corpus
-    from charrnn.text.reading import read_bytes
+    from charrnn.text.reading import open_files
     from charrnn.text.windows import validation_streams
     from charrnn.training.layout import Layout
     from charrnn.training.lstm import arrange, logits_of, lstm_over_ids, lstm_over_vectors
@@ -141,8 +141,10 @@ def main(text: str, recipe: tuple[str, ...], core: int) -> None:
     training.CharacterModel = Model
     training.CLIP_NORM, training.WEIGHT_DECAY = tried["clip"], tried["weight_decay"]
     training.AVERAGE_DECAY = tried["average_decay"]
-    corpus = read_corpus(read_bytes([text]))
-    settings = default_settings(len(corpus.training), {**given, "epochs": 1, "vocabulary": corpus.vocabulary.kind})
+    corpus = read_corpus(open_files([text]))
+    settings = default_settings(
+        corpus.training_characters, {**given, "epochs": 1, "vocabulary": corpus.vocabulary.kind}
+    )
     trainer = training.Trainer(settings, corpus, Layout(True, given["precision"], 1))
     trainer.optimizer.beta_2 = tried["beta_2"]
     part = len(corpus.ids) - corpus.validation_start
@@ -165,7 +167,7 @@ def main(text: str, recipe: tuple[str, ...], core: int) -> None:
     one_pass = trainer.validate()
     starts = np.arange(corpus.validation_start, len(corpus.ids) - WINDOW, WINDOW)
     positions = starts[:, None] + np.arange(WINDOW)
-    inputs, targets = (corpus.ids[positions + shift].astype(np.int32) for shift in (0, 1))
+    inputs, targets = (corpus.ids[:][positions + shift].astype(np.int32) for shift in (0, 1))
     trainer.validation = inputs, targets, np.ones(inputs.shape, np.float32)
     click.echo(f"one pass {one_pass:.4f}  nanoGPT's protocol {trainer.validate():.4f}")
 

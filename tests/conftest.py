@@ -111,7 +111,7 @@ def chain_model(vocabulary: Vocabulary, text: str, noise: float = 0.0) -> Checkp
     settings = Settings(
         vocabulary=vocabulary.kind, encoding="utf-8", errors="strict", embedding=size, units=size, layers=1,
         cell="rnn", dropout=0.0, batch_size=1, seq_length=1, learning_rate=0.005, epochs=1, minutes=None, seed=1,
-        precision="float32", init_from=None,
+        precision="float32", init_from=None, split_at=None,
     )  # fmt: skip
     weights = {name: np.zeros(shape, np.float32) for name, shape in weight_shapes(settings.network(vocabulary)).items()}
     weights["embedding"] = np.eye(size, dtype=np.float32)
@@ -120,7 +120,7 @@ def chain_model(vocabulary: Vocabulary, text: str, noise: float = 0.0) -> Checkp
     ids = list(text.encode("utf-8", "surrogateescape") if vocabulary.kind == "bytes" else vocabulary.encode(text))
     weights["softmax.kernel"][ids, [*ids[1:], ids[0]]] = 5
     progress = Progress(1, 1, "float32", 1, 1, 1, 3.0, 0.0, 0, 100, 3.0, 1, "0" * 16)
-    return Checkpoint(settings, vocabulary, CorpusIdentity("0" * 64, 1000), progress, weights, {})
+    return Checkpoint(settings, vocabulary, CorpusIdentity("0" * 64, 1000, 900), progress, weights, {})
 
 
 def same_files(run: Run, whole: Run) -> bool:

@@ -24,8 +24,8 @@ from _forge import GOOD, sealed, small_checkpoint
 from charrnn import CharrnnError
 from charrnn.messages import one_line
 from charrnn.runs.checkpoint import from_bytes, to_bytes
-from charrnn.text.corpus import read_corpus
-from charrnn.text.reading import decode, read_bytes
+from charrnn.text.corpus import Reading, read_corpus
+from charrnn.text.reading import Source, decode, open_files
 
 EMOJI = "\U0001f469\u200d\U0001f469\u200d\U0001f467 \U0001f1e9\U0001f1ea \u2764\ufe0f\n"
 RIGHT_TO_LEFT = "\u05e9\u05dc\u05d5\u05dd \u200f\u0627\u0644\u0633\u0644\u0627\u0645\u202b\n"
@@ -79,19 +79,19 @@ def titles(rows: list[tuple[str, bytes, dict[str, str], str]]) -> list[str]:
 @pytest.mark.parametrize(("_", "data", "options", "text"), READ, ids=titles(READ))
 def test_it_is_read(tmp_path: Path, _: str, data: bytes, options: dict[str, str], text: str) -> None:
     (tmp_path / "x.txt").write_bytes(data)
-    found = read_corpus(read_bytes([str(tmp_path / "x.txt")]), **options)
+    found = read_corpus(open_files([str(tmp_path / "x.txt")]), Reading(**options))
     if len(text) < 10_000:
-        assert "".join(found.vocabulary.decode(found.ids)) == text
+        assert "".join(found.vocabulary.decode(found.ids[:])) == text
     else:
         assert len(found.ids) == len(text)
-        assert (found.ids == found.vocabulary.encode(text)).all()
+        assert (found.ids[:] == found.vocabulary.encode(text)).all()
 
 
 @pytest.mark.parametrize(("_", "data", "options", "reason"), REFUSED, ids=titles(REFUSED))
 def test_it_is_refused_in_one_line(tmp_path: Path, _: str, data: bytes, options: dict[str, str], reason: str) -> None:
     (tmp_path / "x.txt").write_bytes(data)
     with pytest.raises(CharrnnError, match=re.escape(reason)) as caught:
-        read_corpus(read_bytes([str(tmp_path / "x.txt")]), **options)
+        read_corpus(open_files([str(tmp_path / "x.txt")]), Reading(**options))
     assert str(caught.value) == one_line(str(caught.value))
 
 
@@ -122,6 +122,10 @@ def meanwhile(work: Callable[[], None]) -> Iterator[None]:
         thread.join()
 
 
+def content(path: Path) -> bytes:
+    return b"".join(Source.open(str(path)).blocks())
+
+
 BLOCK = b"0123456789abcdef" * 4096
 
 
@@ -137,7 +141,7 @@ def test_a_file_that_grows_is_read_as_it_was(tmp_path: Path) -> None:
     with meanwhile(grow):
         for _ in range(10):
             least = path.stat().st_size
-            [(_, data)] = read_bytes([str(path)])
+            data = content(path)
             assert least <= len(data) <= path.stat().st_size
             assert data == (BLOCK * (len(data) // len(BLOCK) + 1))[: len(data)]
 
@@ -153,7 +157,7 @@ def test_a_file_that_shrinks_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
 
     with meanwhile(shrink):
         for _ in range(200):
-            [(_, data)] = read_bytes([str(path)])
+            data = content(path)
             assert len(data) >= len(BLOCK)
             assert data == (BLOCK * 64)[: len(data)]
 
@@ -163,7 +167,7 @@ def test_a_fifo_is_read_to_its_end(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     writer = threading.Thread(target=lambda: (tmp_path / "fifo").write_bytes(BLOCK * 8))
     writer.start()
-    [(_, data)] = read_bytes([str(tmp_path / "fifo")])
+    data = content(tmp_path / "fifo")
     writer.join()
     assert data == BLOCK * 8
 
@@ -244,8 +248,8 @@ def test_any_bytes_are_read_as_text_or_refused_in_one_line(data: bytes, encoding
     assert not {"\0", "\r"} & set(text)
     text.encode()  # whole characters
     if text:
-        corpus = read_corpus([("x", data)], "text", encoding, errors)
-        assert "".join(corpus.vocabulary.decode(corpus.ids)) == text
+        corpus = read_corpus([Source("x", data)], Reading("text", encoding, errors))
+        assert "".join(corpus.vocabulary.decode(corpus.ids[:])) == text
 
 
 def with_changes(changes: list[tuple[int, int, bytes]]) -> bytes:

@@ -23,7 +23,7 @@ from charrnn.text.vocabulary import Vocabulary
 SETTINGS = Settings(
     vocabulary="text", encoding="utf-8", errors="strict", embedding=4, units=6, layers=2, cell="lstm", dropout=0.1,
     batch_size=3, seq_length=8, learning_rate=0.005, epochs=2, minutes=None, seed=7, precision="auto",
-    init_from="beef" * 16,
+    init_from="beef" * 16, split_at=None,
 )  # fmt: skip
 PROGRESS = Progress(100, 10, "float32", 2, 37, 30, 1.25, 4.5, 7, 124, None, 2, "c0ffee" + "0" * 10)
 
@@ -41,7 +41,12 @@ def make(
         {name: random.normal(size=shape).astype(np.float32) for name, shape in group.items()} for group in shapes
     )
     return Checkpoint(
-        settings, vocabulary, CorpusIdentity("c0ffee00" * 8, 1234), PROGRESS, weights, training if resumable else {}
+        settings,
+        vocabulary,
+        CorpusIdentity("c0ffee00" * 8, 1234, 1110),
+        PROGRESS,
+        weights,
+        training if resumable else {},
     )
 
 
@@ -280,7 +285,7 @@ def test_a_link_in_the_temporary_files_place_is_not_followed(tmp_path: Path) -> 
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["loss.png", "victim"]
 
 
-@pytest.mark.parametrize("version", [2, 3])
+@pytest.mark.parametrize("version", [2, 3, 4])
 def test_each_format_ever_written_is_read_and_written_again_to_the_same_bytes(version: int) -> None:
     """Each file is of the last charrnn that wrote this format; all of the validation part was scored then."""
     data = (Path(__file__).parent / "data" / f"format_{version}.safetensors").read_bytes()

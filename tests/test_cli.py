@@ -149,7 +149,7 @@ def bad_input(tmp_path: Path) -> Path:
 WRONG_CALLS = [
     # arguments, exit code, what the message says
     (["train", "absent.txt"], 2, "absent.txt: no such file"),
-    (["train", "folder"], 2, "folder: is a directory"),
+    (["train", "folder"], 2, "folder: is a folder; name the text files in it, or say which with --glob"),
     (["train", "empty.txt"], 1, "empty.txt: empty"),
     (["train", "/dev/zero"], 1, "/dev/zero: is a device"),
     (["train", "one.txt"], 1, "needs at least 72 characters"),
@@ -169,7 +169,7 @@ WRONG_CALLS = [
     (["train", "good.txt", "--checkpoints-dir", "good.txt"], 1, "cannot be written to"),
     (["train", "good.txt", "--unit", "5"], 2, "--units"),
     (["train"], 2, "FILE"),
-    (["train", "."], 2, "is a directory"),
+    (["train", "."], 2, "is a folder"),
     (["sample", "--checkpoint", "x" * 300], 1, "File name too long"),
     (["sample"], 2, "/checkpoints yet: train one with charrnn train FILE"),
     (["sample", "--checkpoint", "absent"], 2, "absent: no such run"),

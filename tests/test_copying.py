@@ -55,7 +55,7 @@ def samples_and_texts(draw: st.DrawFn) -> tuple[str, str]:
 def test_copies_are_those_that_a_naive_search_finds(pair: tuple[str, str], least: int, chunk: int) -> None:
     sample, text = pair
     with patch.object(copying, "CHUNK", chunk):
-        copies = find_copies(as_ids(sample), as_ids(text), least)
+        copies = find_copies(as_ids(sample), np.array_split(as_ids(text), 3), least)
     assert copies.copied.tolist() == copied_by_search(sample, text, least)
     longest = difflib.SequenceMatcher(None, sample, text, autojunk=False).find_longest_match()
     assert copies.length == longest.size
@@ -71,13 +71,13 @@ def test_a_passage_is_found_wherever_it_stands_in_megabytes(tales: str) -> None:
     for position in (0, copying.CHUNK - 1, copying.CHUNK - len(PASSAGE), len(text) - len(PASSAGE)):
         with_passage = text.copy()
         with_passage[position : position + len(PASSAGE)] = as_ids(PASSAGE)
-        copies = find_copies(sample, with_passage)
+        copies = find_copies(sample, np.array_split(with_passage, 7))
         assert (copies.start, copies.length, copies.position) == (300, len(PASSAGE), position)
         assert copies.copied.nonzero()[0].tolist() == list(range(300, 300 + len(PASSAGE)))
 
 
 def test_passages_of_one_character_repeated_are_found() -> None:
-    copies = find_copies(np.zeros(1000, np.uint8), np.zeros(50_000, np.uint8))
+    copies = find_copies(np.zeros(1000, np.uint8), [np.zeros(50_000, np.uint8)])
     assert (copies.length, copies.position) == (1000, 0)
     assert copies.copied.all()
 
@@ -95,7 +95,7 @@ def test_a_file_is_read_as_an_ascii_model_read_its_text(tmp_path: Path) -> None:
     vocabulary = Vocabulary.ascii()
     original = read_original(file, vocabulary, "utf-8")
     sample = vocabulary.encode(f'\n"two" --\n{PASSAGE}\nx')
-    assert list(original.describe(sample, find_copies(sample, original.ids))) == [
+    assert list(original.describe(sample, find_copies(sample, original.ids()))) == [
         f"copied from {file}: 73 of 74 new characters (98.6%), in runs of 20 or more",
         f'longest passage: 73 characters, line 1: "\n"two" --\n{PASSAGE[:47]}..."',
     ]
@@ -107,7 +107,7 @@ def test_a_model_with_characters_of_its_own_meets_others_in_a_file(tmp_path: Pat
     vocabulary = Vocabulary("text", "".join(sorted(set(PASSAGE))) + "é\u4e00")  # no newline, no z, no Ä
     original = read_original(file, vocabulary, encoding)
     sample = vocabulary.encode(f"\u4e00\u4e00 {PASSAGE}é\u4e00")
-    assert list(original.describe(sample, find_copies(sample, original.ids)))[1] == (
+    assert list(original.describe(sample, find_copies(sample, original.ids())))[1] == (
         f'longest passage: 64 characters, line 3: " {PASSAGE[:56]}..."'
     )
 
@@ -116,7 +116,7 @@ def test_bytes_are_compared_as_bytes(tmp_path: Path) -> None:
     file = written(tmp_path, b"\0\n\xff" + "é".encode() * 12)
     original = read_original(file, Vocabulary.bytes(), "utf-8")
     sample = np.frombuffer("é".encode() * 11, np.uint8)
-    assert list(original.describe(sample, find_copies(sample, original.ids))) == [
+    assert list(original.describe(sample, find_copies(sample, original.ids()))) == [
         f"copied from {file}: 22 of 22 new bytes (100.0%), in runs of 20 or more",
         f'longest passage: 22 bytes, line 2: "{"é" * 11}"',
     ]
@@ -125,7 +125,7 @@ def test_bytes_are_compared_as_bytes(tmp_path: Path) -> None:
 def test_bytes_that_are_not_valid_hide_nothing_else(tmp_path: Path) -> None:
     file = written(tmp_path, b"caf\xe9\n" + PASSAGE.encode())
     original = read_original(file, Vocabulary.ascii(), "utf-8")
-    assert find_copies(Vocabulary.ascii().encode(PASSAGE), original.ids).length == len(PASSAGE)
+    assert find_copies(Vocabulary.ascii().encode(PASSAGE), original.ids()).length == len(PASSAGE)
 
 
 # --- the command -----------------------------------------------------------------------------
@@ -196,6 +196,6 @@ def test_a_text_with_letters_composed_otherwise_is_compared(tmp_path: Path, mine
     (tmp_path / "x.txt").write_text(f"\n\n{sentence.format(theirs)}\n", encoding="utf-8")
     original = read_original(str(tmp_path / "x.txt"), vocabulary, "utf-8")
     sample = vocabulary.encode(sentence.format(mine))
-    copies = find_copies(sample, original.ids)
+    copies = find_copies(sample, original.ids())
     assert copies.copied.all()
     assert "line 3" in list(original.describe(sample, copies))[1]

@@ -41,6 +41,15 @@ def test_the_examples_of_the_documentation_run(trained: Path, tmp_path: Path, pa
     assert re.search(r"\d\.\d", result.stdout)
 
 
+def test_a_text_in_pieces_has_the_scores_of_the_whole(model: LanguageModel, tales: str) -> None:
+    text = tales[:3000]
+    whole = model.score(text, prime="Once")
+    pieces = list(model.score_pieces(text.splitlines(keepends=True), prime="Once"))
+    assert "".join(piece.text for piece in pieces) == whole.text == text
+    assert np.allclose(np.concatenate([piece.nats for piece in pieces]), whole.nats, atol=1e-5)
+    assert list(model.score_pieces([])) == []
+
+
 def test_the_import_loads_nothing_else() -> None:
     code = "import sys; before = set(sys.modules); import charrnn; print(*set(sys.modules) - before)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -15,7 +15,7 @@ from charrnn.network.network import Network
 from charrnn.runs import checkpoint
 from charrnn.runs.folder import Run
 from charrnn.text.corpus import read_corpus
-from charrnn.text.reading import read_bytes
+from charrnn.text.reading import open_files
 
 
 def score(text: Path, run: Path) -> subprocess.CompletedProcess[str]:
@@ -28,7 +28,7 @@ def score(text: Path, run: Path) -> subprocess.CompletedProcess[str]:
 def test_it_is_the_mean_over_windows_that_each_start_from_nothing(trained: Path) -> None:
     """All windows at once, by the logits."""
     best = checkpoint.load(Run(trained / "checkpoints/small").best)
-    corpus = read_corpus(read_bytes([str(trained / "small.txt")]))
+    corpus = read_corpus(open_files([str(trained / "small.txt")]))
     part = corpus.ids[corpus.validation_start :]
     windows = [part[start : start + 257] for start in range(0, len(part) - 256, 256)]
     network = Network(best.config, best.weights)

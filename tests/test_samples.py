@@ -52,7 +52,7 @@ def test_samples_end_before_the_stop_text_or_at_their_length(stop: str, length: 
     for expected, sample in zip(plain, stopped, strict=False):
         pieces = list(sample.pieces())
         assert "".join(pieces) == expected.split(stop)[0]
-        assert sample.stopped == (stop in expected)
+        assert (sample.end == "stop") == (stop in expected)
         assert all(pieces)
 
 

@@ -16,7 +16,7 @@ from charrnn.runs import checkpoint
 from charrnn.runs.folder import Run
 from charrnn.runs.records import Checkpoint
 from charrnn.text.corpus import read_corpus
-from charrnn.text.reading import read_bytes
+from charrnn.text.reading import open_files
 from charrnn.text.windows import validation_streams
 
 if TYPE_CHECKING:
@@ -28,8 +28,8 @@ def trainer_of(folder: Path, precision: str = "float32", **given: Any) -> Traine
     from charrnn.training.layout import Layout
     from charrnn.training.trainer import Trainer
 
-    corpus = read_corpus(read_bytes([str(folder / "small.txt")]))
-    settings = default_settings(len(corpus.training), {"vocabulary": "ascii", **given})
+    corpus = read_corpus(open_files([str(folder / "small.txt")]))
+    settings = default_settings(corpus.training_characters, {"vocabulary": "ascii", **given})
     return Trainer(settings, corpus, Layout(True, precision, parts=2))
 
 
@@ -148,7 +148,7 @@ def test_training_begins_with_the_frequencies_of_characters(trained: Path) -> No
     logits, _ = network.forward(vocabulary.encode("The bell")[None], network.zero_state())
     probabilities = np.exp(logits[0].astype(np.float64))
     probabilities /= probabilities.sum(axis=1, keepdims=True)
-    text = trainer.corpus.training.tolist()
+    text = trainer.corpus.ids[: trainer.corpus.training_characters].tolist()
     for character in "e q\n":
         id = vocabulary.id_of(character)
         assert id is not None

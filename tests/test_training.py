@@ -26,7 +26,7 @@ from charrnn.runs import checkpoint, history
 from charrnn.runs.folder import Run
 from charrnn.runs.history import Report
 from charrnn.text.corpus import read_corpus
-from charrnn.text.reading import read_bytes
+from charrnn.text.reading import open_files
 from charrnn.text.vocabulary import Vocabulary
 from charrnn.text.windows import WARM_UP
 
@@ -63,7 +63,7 @@ def test_a_run_learns_and_leaves_its_three_files(trained: Path) -> None:
 
 def test_the_final_figure_is_one_sequential_pass_over_the_whole_part(trained: Path) -> None:
     best = checkpoint.load(trained / "checkpoints" / "small" / "best.safetensors")
-    corpus = read_corpus(read_bytes([str(trained / "small.txt")]))
+    corpus = read_corpus(open_files([str(trained / "small.txt")]))
     start = corpus.validation_start
     network = Network(best.config, best.weights)
     logarithms, _ = network.log_probabilities(corpus.ids[start - 1 - WARM_UP :], network.zero_state())

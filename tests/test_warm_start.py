@@ -17,8 +17,8 @@ from charrnn.planning.job import Call, Job, plan_training
 from charrnn.runs import checkpoint
 from charrnn.runs.folder import Run
 from charrnn.runs.records import Checkpoint
-from charrnn.text.corpus import read_corpus
-from charrnn.text.reading import read_bytes
+from charrnn.text.corpus import Reading, read_corpus
+from charrnn.text.reading import open_files
 from charrnn.text.vocabulary import PRINTABLE_ASCII, Vocabulary
 
 TRAINING = ("--batch-size", "8", "--seq-length", "32", "--dropout", "0", "--precision", "float32")
@@ -71,12 +71,13 @@ def test_weights_are_taken_over_and_new_characters_added(
     assert_taken_over(french, english)
 
     # What is new is, before any training, about as probable as it is frequent.
-    corpus = read_corpus(read_bytes([str(tmp_path / "french.txt")]), "text", model=Vocabulary.ascii())
+    corpus = read_corpus(open_files([str(tmp_path / "french.txt")]), Reading("text"), model=Vocabulary.ascii())
     network = Network(french.config, french.weights)
-    logits, _ = network.forward(corpus.training[None], network.zero_state())
+    training = corpus.ids[: corpus.training_characters]
+    logits, _ = network.forward(training[None], network.zero_state())
     probabilities = np.exp(logits[0].astype(np.float64))
     mean = (probabilities / probabilities.sum(axis=1, keepdims=True)).mean(axis=0)
-    frequencies = np.bincount(corpus.training, minlength=len(mean)) / len(corpus.training)
+    frequencies = np.bincount(training, minlength=len(mean)) / len(training)
     assert mean[97:].sum() == pytest.approx(frequencies[97:].sum(), rel=0.2)
     np.testing.assert_allclose(mean[97:], frequencies[97:], rtol=0.8)  # their columns of the softmax are random
 

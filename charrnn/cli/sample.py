@@ -33,7 +33,8 @@ def _as_utf8(_: click.Context, __: click.Parameter, text: str | None) -> str | N
 @click.option(
     "--prime",
     callback=_as_utf8,
-    help=r"Text to continue, taken literally (\n stays two characters).  [default: none; starts as if after a newline]",
+    help=r"Text to continue, taken literally (\n stays two characters).  [default: none; begins a new text, or for a "
+    "model of one text a new line]",
 )
 @click.option("--prime-file", type=PATH, metavar="PATH", help="File with the text to continue; - is standard input.")
 @click.option(
@@ -41,19 +42,21 @@ def _as_utf8(_: click.Context, __: click.Parameter, text: str | None) -> str | N
     type=number(LENGTH, int),
     default=DEFAULT_LENGTH,
     show_default=True,
-    help="Number of new characters (code points), or of bytes if the model's vocabulary is raw bytes.",
+    help="Largest number of new characters (code points), or of bytes if the model's vocabulary is raw bytes. A model "
+    "of several texts may end a text earlier.",
 )
 @click.option(
     "--stop",
     callback=_as_utf8,
-    help=r"End before this text, or at --length if it does not occur; \n is a newline, \t a tab, \\ a backslash.",
+    help=r"End before this text, or at --length if it does not occur; \n is a newline, \t a tab, \f a form feed, "
+    r"\\ a backslash.",
 )
 @click.option(
     "--count",
     type=number(COUNT, int),
     default=1,
     show_default=True,
-    help="Number of samples. Each is followed by the --stop text or, without --stop, by a line with only %.",
+    help="Number of samples. Each is followed by the --stop text, the --split-at text of training or a line of only %.",
 )
 @click.option(
     "--temperature",
@@ -163,6 +166,9 @@ def sample(
         session.run(None if prime is None else request.prime)
         return
     errors = "replace" if as_json else errors_for_stdout()
+    separator = ""
+    if count > 1:
+        separator = output.separator_for(request, model.vocabulary, model.settings.split_at, errors)
     seeds = range(seed, seed + count)
     samples = write_samples(network, model.vocabulary, request, seeds, as_json, errors, show_reading)
     notes: list[str] = []
@@ -173,9 +179,9 @@ def sample(
     if as_json:
         pieces: Iterable[str] = output.as_json(samples, request, model.vocabulary, str(path))
     elif original is not None:
-        pieces, marks = output.as_marked_text(samples, request, model.vocabulary, count)
+        pieces, marks = output.as_marked_text(samples, separator)
     else:
-        pieces = output.as_text(samples, request, model.vocabulary, count)
+        pieces = output.as_text(samples, separator)
     if write_text(pieces, marks):
         for line in notes:
             say(line)

@@ -16,6 +16,13 @@ from charrnn.runs.records import CHOICES, RANGES
 
 @click.command(cls=Command)
 @click.argument("files", nargs=-1, required=True, type=PATH, metavar="FILE...")
+@click.option("--glob", metavar="PATTERN", help="Which files in a folder to read, for example '*.txt' or '**/*.py'.")
+@click.option(
+    "--split-at",
+    metavar="TEXT",
+    help=r"Split each file into several texts wherever TEXT stands, for example '\n\n\n' or '<|endoftext|>'; "
+    r"\n is a newline, \t a tab, \f a form feed, \\ a backslash.",
+)
 @click.option("--name", help="Name of the run.  [default: the first file's name, without its extension]")
 @click.option("--epochs", type=number(RANGES["epochs"], int), help="Number of passes over the text.")
 @click.option(
@@ -102,6 +109,7 @@ from charrnn.runs.records import CHOICES, RANGES
 @debug_option
 def train(
     files: tuple[str, ...],
+    glob: str | None,
     name: str | None,
     fresh: bool,
     device: str | None,
@@ -109,7 +117,9 @@ def train(
     folder: str,
     **options: Any,
 ) -> None:
-    """Train a model on text files (joined in the order given; - is standard input).
+    """Train a model on text files. - is standard input.
+
+    Several files are several texts: the model learns where a text ends.
 
     The same command continues a stopped run. Options that you leave out then come from the run.
     """
@@ -118,7 +128,7 @@ def train(
     if options["epochs"] is not None and options["minutes"] is not None:
         raise click.UsageError("--epochs and --minutes cannot be combined: give one of them.")
     given = {option: value for option, value in options.items() if value is not None}
-    job = plan_training(Call(files, given, folder, name, fresh, device, save_every), say)
+    job = plan_training(Call(files, given, folder, name, fresh, device, save_every, glob), say)
     if isinstance(job, str):
         say(job)
         return

@@ -27,9 +27,11 @@ from charrnn.planning.machine import machine_class, memory_limit, usable_cores
 from charrnn.planning.warm_start import Source, load_source
 from charrnn.runs import checkpoint
 from charrnn.runs.folder import DEFAULT_FOLDER, FOLDER_VARIABLE, Run, run_named
-from charrnn.runs.records import Checkpoint, CorpusIdentity, Settings
-from charrnn.text.corpus import Corpus, read_corpus
-from charrnn.text.reading import encoding_named, is_nameless, read_bytes
+from charrnn.runs.records import MAX_SEPARATOR, Checkpoint, CorpusIdentity, Settings
+from charrnn.text.corpus import Corpus, Reading, read_corpus
+from charrnn.text.reading import encoding_named, is_nameless, open_files, plain_text
+from charrnn.text.store import FOLDER as TEXTS_FOLDER
+from charrnn.text.typed import escaped, unescaped
 from charrnn.text.vocabulary import Vocabulary
 
 
@@ -38,13 +40,14 @@ class Call:
     """A call of `charrnn train`.
 
     Attributes:
-        files: the text files, in the order in which charrnn joins them; `-` is standard input.
+        files: the text files, in order, and folders; `-` is standard input.
         given: the given options, by their names in `Settings`; `init_from` locates a checkpoint.
         folder: the folder that contains the runs.
         name: name of the run; None takes the first file's stem.
         fresh: whether to start over even if a run of that name exists.
         device: `cpu` or `gpu`; None if not given.
         save_every: seconds between checkpoints; None if not given.
+        glob: which files in the folders; None if not given.
     """
 
     files: Sequence[str]
@@ -54,6 +57,7 @@ class Call:
     fresh: bool = False
     device: str | None = None
     save_every: float | None = None
+    glob: str | None = None
 
 
 @dataclass(frozen=True)
@@ -111,11 +115,15 @@ def plan_training(call: Call, note: Note) -> Job | str:
         raise CharrnnError(f"cannot name the run after {what}: choose a name with --name", exit_code=2)
     if "encoding" in given:
         given = {**given, "encoding": encoding_named(given["encoding"])}
-    contents = read_bytes(files)
+    if "split_at" in given:
+        given = {**given, "split_at": _separator(given["split_at"])}
     run = run_named(_default_name(files) if call.name is None else call.name, call.folder)
+    notes: list[str] = []
+    texts = Path(call.folder) / TEXTS_FOLDER
+    sources = open_files(files, call.glob, texts, notes.append)
     run.check_writable()
-    commands = _commands(call, run)
     resume = None if call.fresh else load_last(run)
+    commands = _commands(call, run, given.get("split_at") if resume is None else resume.settings.split_at)
     source = None
     if "init_from" in given:
         try:
@@ -140,13 +148,19 @@ def plan_training(call: Call, note: Note) -> Job | str:
 
     machine = machine_class(call.device)
     speed = machine_speed(machine, usable_cores())
-    notes: list[str] = []
-    reading = given.get("vocabulary"), given.get("encoding", "utf-8"), given.get("errors", "strict")
-    corpus = read_corpus(contents, *reading, notes.append, model)
+    reading = Reading(
+        given.get("vocabulary"),
+        given.get("encoding", "utf-8"),
+        given.get("errors", "strict"),
+        # A run that an earlier charrnn began on several files goes on with one text.
+        several=model.writes_boundary if resume and model else len(sources) > 1 or "split_at" in given,
+        split_at=given.get("split_at"),
+    )
+    corpus = read_corpus(sources, reading, notes.append, model, texts)
     if source is not None:
         notes.append(source.summary(corpus.vocabulary))
     if resume is None:
-        settings = default_settings(len(corpus.training), {**given, "vocabulary": corpus.vocabulary.kind}, speed)
+        settings = default_settings(corpus.training_characters, {**given, "vocabulary": corpus.vocabulary.kind}, speed)
     else:
         settings = resume.settings
         identity = CorpusIdentity.of(corpus)
@@ -170,9 +184,21 @@ def plan_training(call: Call, note: Note) -> Job | str:
     for line in notes:
         note(line)
     precision = precision_for(machine, settings.units) if settings.precision == "auto" else settings.precision
-    minutes = usual_minutes(len(corpus.training), given, speed)
+    minutes = usual_minutes(corpus.training_characters, given, speed)
     final_characters = final_characters_for(corpus.validation_characters, settings, minutes)
     return Job(call, run, corpus, settings, precision, final_characters, resume, source, commands)
+
+
+def _separator(typed: str) -> str:
+    """The text at which to split, as the user typed it, without escapes and with newlines for line endings.
+
+    Raises:
+        CharrnnError: it is empty or too long.
+    """
+    separator = plain_text("--split-at", unescaped(typed))
+    if not 1 <= len(separator) <= MAX_SEPARATOR:
+        raise CharrnnError(f"--split-at has {len(separator):,} characters, not 1 to {MAX_SEPARATOR:,}", exit_code=2)
+    return separator
 
 
 _COPIES = 5  # training keeps the weights, their gradients, two moments and the moving average
@@ -244,12 +270,15 @@ def _refuse_changes(run: Run, settings: Settings, finished: bool, given: Mapping
 
 
 def _default_name(files: Sequence[str]) -> str:
-    return Path(files[0]).stem.lstrip(".-")
+    first = Path(files[0])
+    return (first.resolve().name if first.is_dir() else first.stem).lstrip(".-")
 
 
-def _commands(call: Call, run: Run) -> Commands:
+def _commands(call: Call, run: Run, split_at: str | None) -> Commands:
     files, usual = call.files, os.environ.get(FOLDER_VARIABLE) or DEFAULT_FOLDER
     where = [] if call.folder == usual else ["--checkpoints-dir", call.folder]
+    which = [] if call.glob is None else ["--glob", call.glob]
+    split = [] if split_at is None else ["--split-at", escaped(split_at)]
     named = [] if not is_nameless(files[0]) and run.name == _default_name(files) else ["--name", run.name]
     options = [] if call.device is None else ["--device", call.device]
     options += [] if call.save_every is None else ["--save-every", f"{call.save_every:g}"]
@@ -257,8 +286,9 @@ def _commands(call: Call, run: Run) -> Commands:
     # /dev/fd/63 exists only for this command: the user must type the shell's <(...) again.
     typed = ["<(...)" if is_nameless(file) and file != "-" else shlex.quote(file) for file in files]
     texts = " ".join([*separator, *typed])
+    start_from = ["--init-from", run.name, "--name", run.next_free().name]
     return Commands(
-        f"{shlex.join(['charrnn', 'train', *named, *where, *options])} {texts}",
+        f"{shlex.join(['charrnn', 'train', *named, *where, *options, *which])} {texts}",
         shlex.join(["charrnn", "sample", *where, "--checkpoint", run.name]),
-        f"{shlex.join(['charrnn', 'train', *where, '--init-from', run.name, '--name', run.next_free().name])} {texts}",
+        f"{shlex.join(['charrnn', 'train', *where, *start_from, *split, *which])} {texts}",
     )

@@ -99,7 +99,7 @@ class Source:
         if len(known) < len(corpus.vocabulary):
             id_of = np.full(len(corpus.vocabulary), -1)  # the source's id of each symbol of the text, -1 if it has none
             id_of[known] = ids
-            readable = id_of[corpus.training[:_CHARACTERS_READ]]
+            readable = id_of[corpus.ids[: min(_CHARACTERS_READ, corpus.training_characters)]]
             network = Network(self.model.config, weights)
             logits, _ = network.forward(readable[None, readable >= 0], network.zero_state())
             logits = np.concatenate([weights["softmax.bias"][None], logits[0]])  # first: before any character is read
@@ -130,6 +130,6 @@ def _shared(new: Vocabulary, old: Vocabulary) -> tuple[list[int], list[int]]:
     """The ids of the symbols that both vocabularies have: those in the new one, then those in the old one."""
     characters = [character for character in new.characters if character in old]
     pairs = [(new.id_of(character), old.id_of(character)) for character in characters]
-    pairs.append((new.unknown, old.unknown))
+    pairs += [(new.unknown, old.unknown), (new.boundary, old.boundary)]
     both = [(n, o) for n, o in pairs if n is not None and o is not None]
     return [n for n, _ in both], [o for _, o in both]

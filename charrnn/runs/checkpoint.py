@@ -27,6 +27,7 @@ from charrnn.network.cells import Array
 from charrnn.network.config import weight_shapes
 from charrnn.runs.records import (
     CHOICES,
+    MAX_SEPARATOR,
     PRECISIONS,
     RANGES,
     Checkpoint,
@@ -36,11 +37,12 @@ from charrnn.runs.records import (
     Settings,
     training_shapes,
 )
+from charrnn.text.corpus import BOUNDARY_SHARES, training_size
 from charrnn.text.vocabulary import Vocabulary
 
-FORMATS = (2, 3, 4)
+FORMATS = (2, 3, 4, 5)
 """The formats that charrnn can read. Format 3 added the characters that a model knows and those that its text contains.
-Format 4 added the number of characters that the final loss covers."""
+Format 4 added the number of characters that the final loss covers. Format 5 added boundaries between texts."""
 _METADATA_KEY = "charrnn"
 _MAX_HEADER = 1 << 24  # bytes: enough for 100 layers and every character of Unicode
 _MAX_VALUES = 20_000  # in a header: enough for 100 layers
@@ -64,17 +66,22 @@ def _contents(checkpoint: Checkpoint) -> tuple[dict[str, Any], _Shapes, bytes]:
     """The configuration without the checksum, the tensors' shapes, and the concatenated tensors."""
     vocabulary = checkpoint.vocabulary
     progress = dataclasses.asdict(checkpoint.progress)
+    corpus, settings = dataclasses.asdict(checkpoint.corpus), dataclasses.asdict(checkpoint.settings)
     if checkpoint.format < 4:
         del progress["final_characters"]
+    if checkpoint.format < 5:
+        del corpus["training"], settings["split_at"]
     document = {
         "characters": vocabulary.characters if vocabulary.kind == "text" else None,
-        "corpus": dataclasses.asdict(checkpoint.corpus),
+        "corpus": corpus,
         "format": checkpoint.format,
         "progress": progress,
-        "settings": dataclasses.asdict(checkpoint.settings),
+        "settings": settings,
     }
     if checkpoint.format >= 3:
         document |= {"known": vocabulary.known, "seen": vocabulary.seen}
+    if checkpoint.format >= 5:
+        document["boundary"] = "seen" if vocabulary.writes_boundary else "known" if vocabulary.has_boundary else None
     tensors = {**checkpoint.weights, **checkpoint.training}
     body = b"".join(np.ascontiguousarray(tensors[name], "<f4").data for name in sorted(tensors))
     return document, {name: tensor.shape for name, tensor in tensors.items()}, body
@@ -171,13 +178,24 @@ def _read_head(file: BinaryIO, size: int) -> tuple[Head, dict[str, Any], str, _S
     keys = {"checksum", "corpus", "format", "progress", "settings", "characters"}
     if document["format"] >= 3:
         keys |= {"known", "seen"}
+    if document["format"] >= 5:
+        keys |= {"boundary"}
     _expect(document.keys() == keys, "unknown or missing keys in the configuration")
-    settings = _dataclass(Settings, document["settings"])
-    corpus = _dataclass(CorpusIdentity, document["corpus"])
+    boundary = document.get("boundary")
+    _expect(boundary in (None, "known", "seen"), f"boundary is {brief(boundary)}")
+    is_older = document["format"] < 5
+    settings = _dataclass(Settings, document["settings"], {"split_at": None} if is_older else {})
+    corpus = _corpus(document["corpus"], is_older, boundary == "seen")
     added = {} if document["format"] >= 4 else {"final_characters": corpus.validation_characters}
     progress = _dataclass(Progress, document["progress"], added)
     _check(settings, progress, corpus)
-    vocabulary = _restricted(_vocabulary(settings, document["characters"]), document.get("known"), document.get("seen"))
+    _expect(settings.split_at is None or boundary == "seen", "split_at without boundaries")
+    vocabulary = dataclasses.replace(
+        _vocabulary(settings, document["characters"]),
+        has_boundary=boundary is not None,
+        writes_boundary=boundary == "seen",
+    )
+    vocabulary = _restricted(vocabulary, document.get("known"), document.get("seen"))
     checksum = document.pop("checksum")
     _expect(isinstance(checksum, str) and _is_checksum(checksum), "no checksum")
 
@@ -285,6 +303,18 @@ def _dataclass(cls: type[_T], document: Any, added: Mapping[str, Any] = MappingP
     return cls(**document)
 
 
+def _corpus(document: Any, is_older: bool, has_boundaries: bool) -> CorpusIdentity:
+    """Build the identity of a text; one without boundaries is always split in the same way."""
+    corpus = _dataclass(CorpusIdentity, document, {"training": 0} if is_older else {})
+    usual = training_size(corpus.characters)
+    if is_older:
+        return dataclasses.replace(corpus, training=usual)
+    least, most = ((1 - share) * corpus.characters for share in reversed(BOUNDARY_SHARES))
+    possible = corpus.training == usual or (has_boundaries and least - 1 <= corpus.training <= most + 1)
+    _expect(possible, f"training is {corpus.training}")
+    return corpus
+
+
 def _vocabulary(settings: Settings, characters: Any) -> Vocabulary:
     if settings.vocabulary != "text":
         _expect(characters is None, "a fixed vocabulary must not list characters")
@@ -319,6 +349,7 @@ def _check(settings: Settings, progress: Progress, corpus: CorpusIdentity) -> No
     for name, words in CHOICES.items():
         check(settings, name, getattr(settings, name) in words)
     check(settings, "encoding", re.fullmatch("[0-9a-z_-]{1,40}", settings.encoding) is not None)
+    check(settings, "split_at", settings.split_at is None or 1 <= len(settings.split_at) <= MAX_SEPARATOR)
     check(settings, "init_from", settings.init_from is None or _is_checksum(settings.init_from))
     check(progress, "step", progress.step <= progress.total_steps)
     check(progress, "validate_every", progress.validate_every >= 1)

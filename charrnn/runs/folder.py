@@ -5,11 +5,9 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 from charrnn import CharrnnError, files
 from charrnn.messages import Note, ignore_note
@@ -141,7 +139,7 @@ class Run:
             raise self._not_writable_because(error) from None
         with file:
             try:
-                is_free = _try_lock(file)
+                is_free = files.try_lock(file)
             except OSError as error:
                 note(
                     f"{self.folder} cannot be locked on this file system ({error.strerror or error}): "
@@ -244,30 +242,6 @@ def _is_there(path: Path) -> bool:
     except ValueError:  # no file can have a NUL or half a character in its name
         return False
     return True
-
-
-def _try_lock(file: BinaryIO) -> bool:
-    """Lock an open file for this process, unless another process holds it or has just removed it.
-
-    Raises:
-        OSError: the file system has no locks.
-    """
-    if sys.platform == "win32":
-        import msvcrt
-
-        file.seek(1000)  # behind the process id, which other processes can then still read
-        try:
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        except PermissionError:
-            return False
-        return True
-    import fcntl
-
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return os.fstat(file.fileno()).st_nlink > 0
 
 
 def run_named(name: str, folder: str) -> Run:

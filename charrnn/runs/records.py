@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from charrnn.network.cells import CELLS, Array
 from charrnn.network.config import NetworkConfig, weight_shapes
 from charrnn.ranges import Range
-from charrnn.text.corpus import Corpus, training_size
+from charrnn.text.corpus import Corpus
 from charrnn.text.vocabulary import VOCABULARY_KINDS, Vocabulary
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 PRECISIONS = ("float32", "bfloat16")
 
 RANGES = {
@@ -24,6 +24,7 @@ RANGES = {
     "seed": Range(0, 2**32 - 1),
 }
 """The allowed numbers in `Settings`."""
+MAX_SEPARATOR = 1000  # characters
 CHOICES = {
     "vocabulary": VOCABULARY_KINDS,
     "errors": ("strict", "replace"),
@@ -53,6 +54,7 @@ class Settings:
     seed: int
     precision: str  # of the operands of matrix products
     init_from: str | None  # the checksum of the checkpoint whose weights it started from
+    split_at: str | None  # the text that separates texts within a file
 
     @property
     def open_ended(self) -> bool:
@@ -93,20 +95,21 @@ class Progress:
 
 @dataclass(frozen=True)
 class CorpusIdentity:
-    """Identifies a training text."""
+    """Identifies a training text, or several."""
 
     sha256: str
-    characters: int
+    characters: int  # boundaries included
+    training: int  # characters before the validation part
 
     @property
     def validation_characters(self) -> int:
         """The number of characters in the validation part."""
-        return self.characters - training_size(self.characters)
+        return self.characters - self.training
 
     @staticmethod
     def of(corpus: Corpus) -> CorpusIdentity:
         """The identity of a corpus."""
-        return CorpusIdentity(corpus.sha256, len(corpus.ids))
+        return CorpusIdentity(corpus.sha256, len(corpus.ids), corpus.training_characters)
 
 
 @dataclass(frozen=True)

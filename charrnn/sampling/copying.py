@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -9,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from charrnn import CharrnnError
-from charrnn.messages import Note, ignore_note, plural
+from charrnn.messages import Note, plural
 from charrnn.sampling.samples import Sample
-from charrnn.text.reading import decode, read_bytes
-from charrnn.text.typed import normalised
-from charrnn.text.vocabulary import Ids, Vocabulary
+from charrnn.text.reading import Changes, Source, decoded
+from charrnn.text.typed import Form, normal_form
+from charrnn.text.vocabulary import Ids, Vocabulary, look_up
 
 LEAST = 20  # characters in a run that counts as copied; shorter ones are common phrases of the language
 CHUNK = 1 << 18  # characters of the text to compare at once; this limits the memory
@@ -37,38 +38,53 @@ class Copies:
     position: int
 
 
-def find_copies(sample: Ids, text: Ids, least: int = LEAST) -> Copies:
+def find_copies(sample: Ids, pieces: Iterable[Ids], least: int = LEAST) -> Copies:
     """Compare a sample with a text through hashes of their windows (Karp and Rabin, 1987, IBM Journal 31).
 
     Args:
         sample: (N,), thousands of characters.
-        text: (M,), millions, as ids of the same vocabulary.
+        pieces: the text, any number of characters, as ids of the same vocabulary.
         least: characters in a run that counts as copied.
     """
     ours = _Hashes(sample)
     starts = np.zeros(max(0, len(sample) - least + 1), bool)  # of copied windows, each `least` wide
     length = start = position = 0
-    for chunk in range(0, len(text), CHUNK):
-        # A passage that starts in this chunk ends at most one sample length after it.
-        theirs = _Hashes(text[chunk : chunk + CHUNK + len(sample) - 1])
+    # A passage that starts in a chunk ends at most one sample length after it.
+    for place, chunk in _chunks(pieces, max(0, len(sample) - 1)):
+        theirs = _Hashes(chunk)
         starts |= np.isin(ours.of(least), _common(ours, theirs, least)[1])
         wide, too_wide = length, length + 2  # bounds for the width of a longer passage in this chunk
         while len(places := _common(ours, theirs, too_wide - 1)[0]):
             wide, too_wide = too_wide - 1, 2 * too_wide
-            position = chunk + int(places[0])
+            position = place + int(places[0])
         while too_wide - wide > 1:
             width = (wide + too_wide) // 2
             if len(places := _common(ours, theirs, width)[0]):
-                wide, position = width, chunk + int(places[0])
+                wide, position = width, place + int(places[0])
             else:
                 too_wide = width
         if wide > length:
             length = wide
-            start = int((ours.of(length) == _Hashes(text[position : position + length]).of(length)).argmax())
+            start = int((ours.of(length) == theirs.of(length)[position - place]).argmax())
     copied = np.zeros(len(sample), bool)
     for offset in range(least):
         copied[offset : offset + len(starts)] |= starts
     return Copies(copied, length, start, position)
+
+
+def _chunks(pieces: Iterable[Ids], overlap: int) -> Iterator[tuple[int, Ids]]:
+    """Cut a text into chunks that overlap the next one: the place of each, and its ids."""
+    held: list[Ids] = []
+    place = size = 0
+    for piece in pieces:
+        held.append(piece)
+        size += len(piece)
+        while size >= CHUNK + overlap:
+            whole = np.concatenate(held)
+            yield place, whole[: CHUNK + overlap]
+            held, size, place = [whole[CHUNK:]], size - CHUNK, place + CHUNK
+    if size:
+        yield place, np.concatenate(held)
 
 
 _BASE = 0x9E3779B97F4A7C15  # odd, so that it has an inverse modulo 2**64
@@ -109,19 +125,38 @@ def _common(sample: _Hashes, text: _Hashes, width: int) -> tuple[npt.NDArray[np.
 
 @dataclass(frozen=True)
 class Original:
-    """A text to compare samples with.
+    """A text to compare samples with; it is read again for each comparison, so that its length does not matter.
 
     Attributes:
-        name: its name in messages.
-        text: the text, read like the model's training text; bytes for a `bytes` model.
+        source: the file.
         vocabulary: the model's vocabulary.
-        ids: the text in that vocabulary, (M,), with one extra id for all characters outside the vocabulary.
+        encoding: the encoding of the file.
+        form: the Unicode normal form to convert it to, if any.
     """
 
-    name: str
-    text: str | bytes
+    source: Source
     vocabulary: Vocabulary
-    ids: Ids
+    encoding: str
+    form: Form | None = None
+
+    def text(self) -> Iterator[str]:
+        """The text in pieces, read like the model's training text; for a `bytes` model, U+0000 to U+00FF are bytes.
+
+        Invalid bytes become U+FFFD even if training rejected them, because any text may be compared. If training
+        rejected them, its own text has none.
+        """
+        if self.vocabulary.kind == "bytes":
+            yield from (block.decode("latin-1") for block in self.source.blocks())
+            return
+        everything = self.vocabulary.unrestricted
+        for piece in _lines(decoded(self.source, self.encoding, "replace", Changes())):
+            text = everything.normalise(piece)
+            yield text if self.form is None else unicodedata.normalize(self.form, text)
+
+    def ids(self) -> Iterator[Ids]:
+        """The text as ids, in pieces, with one extra id for all characters outside the vocabulary."""
+        table = self.vocabulary.table(None if self.vocabulary.kind == "ascii" else len(self.vocabulary))
+        return (look_up(table, piece) for piece in self.text())
 
     def compared(self, samples: Iterable[Sample], count: int, note: Note) -> Iterator[Sample]:
         """Finish samples, mark the passages that each copies from this text, and pass them on.
@@ -133,7 +168,7 @@ class Original:
         """
         for sample in samples:
             sample.finish()
-            copies = find_copies(sample.ids, self.ids)
+            copies = find_copies(sample.ids, self.ids())
             sample.copied = copies.copied
             for line in self.describe(sample.ids, copies):
                 note(line if count == 1 else f"seed {sample.seed}: {line}")
@@ -144,23 +179,36 @@ class Original:
         unit = "byte" if self.vocabulary.kind == "bytes" else "character"
         count, size = int(copies.copied.sum()), plural(len(sample), f"new {unit}")
         share = f" ({count / len(sample):.1%})" if len(sample) else ""
-        yield f"copied from {self.name}: {count:,} of {size}{share}, in runs of {LEAST} or more"
+        yield f"copied from {self.source.name}: {count:,} of {size}{share}, in runs of {LEAST} or more"
         if copies.length:
             passage = "".join(self.vocabulary.decode(map(int, sample[copies.start : copies.start + copies.length])))
             shown = passage if len(passage) <= _SHOWN else passage[: _SHOWN - 3] + "..."
             yield f'longest passage: {plural(copies.length, unit)}, line {self._line(copies.position):,}: "{shown}"'
 
     def _line(self, position: int) -> int:
-        if isinstance(self.text, bytes):
-            return self.text.count(b"\n", 0, position) + 1
-        return self.text.count("\n", 0, position) + 1
+        newlines = 0
+        for piece in self.text():
+            newlines += piece.count("\n", 0, max(0, position))
+            position -= len(piece)
+            if position <= 0:
+                break
+        return newlines + 1
+
+
+def _lines(pieces: Iterable[str]) -> Iterator[str]:
+    """Cut a text at ends of lines, so that no piece ends between a letter and its accent."""
+    held = ""
+    for piece in pieces:
+        end = piece.rfind("\n") + 1
+        if end:
+            yield held + piece[:end]
+            held = ""
+        held += piece[end:]
+    yield held
 
 
 def read_original(file: str, vocabulary: Vocabulary, encoding: str) -> Original:
-    """Read a file in the same way as a model's training text.
-
-    Invalid bytes become U+FFFD even if training rejected them, because any text may be compared. If training
-    rejected them, its own text has none.
+    """Open a file to compare samples with.
 
     Args:
         file: a path; `-` is standard input.
@@ -170,13 +218,10 @@ def read_original(file: str, vocabulary: Vocabulary, encoding: str) -> Original:
     Raises:
         CharrnnError: the file cannot be read or decoded, or is empty.
     """
-    [(name, data)] = read_bytes([file])
+    source = Source.open(file)
+    original = Original(source, vocabulary, encoding)
+    if not any(original.text()):
+        raise CharrnnError(f"{source.name}: empty, so there is nothing to compare with")
     if vocabulary.kind == "bytes":
-        text: str | bytes = data
-        ids: Ids = np.frombuffer(data, np.uint8)
-    else:
-        text = normalised(name, decode(name, data, encoding, "replace"), vocabulary.unrestricted, ignore_note)
-        ids = vocabulary.encode(text, None if vocabulary.kind == "ascii" else len(vocabulary))
-    if not text:
-        raise CharrnnError(f"{name}: empty, so there is nothing to compare with")
-    return Original(name, text, vocabulary, ids)
+        return original
+    return Original(source, vocabulary, encoding, normal_form(original.text, vocabulary.unrestricted))

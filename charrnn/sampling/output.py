@@ -15,17 +15,20 @@ from charrnn.text.vocabulary import Vocabulary
 SEPARATOR = "\n%\n"  # a line with only %, as in the files that fortune reads
 
 
-def as_text(samples: Iterable[Sample], request: Request, vocabulary: Vocabulary, count: int) -> Iterator[str]:
-    """The samples in turn, each with its prime. If there are several, each ends in the stop text or SEPARATOR."""
+def separator_for(request: Request, vocabulary: Vocabulary, split_at: str | None, errors: str) -> str:
+    """The text after each of several samples: the stop text, what separated the training texts, or SEPARATOR."""
+    return _stop_text(request, vocabulary, errors) or split_at or SEPARATOR
+
+
+def as_text(samples: Iterable[Sample], separator: str) -> Iterator[str]:
+    """The samples in turn, each with its prime and the separator."""
     for sample in samples:
         yield sample.prime
         yield from sample.pieces()
-        yield _ending(sample, request, vocabulary, count)
+        yield separator
 
 
-def as_marked_text(
-    samples: Iterable[Sample], request: Request, vocabulary: Vocabulary, count: int
-) -> tuple[list[str], list[bool]]:
+def as_marked_text(samples: Iterable[Sample], separator: str) -> tuple[list[str], list[bool]]:
     """Like `as_text` for samples that were compared with a text: their pieces, and whether each piece is copied."""
     pieces: list[tuple[str, bool]] = []
     for sample in samples:
@@ -33,12 +36,8 @@ def as_marked_text(
         pieces.append((sample.prime, False))
         for id, copied in zip(sample.ids.tolist(), sample.copied.tolist(), strict=True):
             pieces.append((sample.decoder.decode((id,)), copied))
-        pieces.append((sample.decoder.decode((), final=True) + _ending(sample, request, vocabulary, count), False))
+        pieces.append((sample.decoder.decode((), final=True) + separator, False))
     return [text for text, _ in pieces], [copied for _, copied in pieces]
-
-
-def _ending(sample: Sample, request: Request, vocabulary: Vocabulary, count: int) -> str:
-    return "" if count == 1 else _stop_text(request, vocabulary, sample.decoder.errors) or SEPARATOR
 
 
 def as_json(samples: Iterable[Sample], request: Request, vocabulary: Vocabulary, checkpoint: str) -> Iterator[str]:
@@ -62,10 +61,11 @@ def as_json(samples: Iterable[Sample], request: Request, vocabulary: Vocabulary,
         line = {
             "text": text,
             "prime": sample.prime,
-            **({"bytes": base64.b64encode(sample.ids.tobytes()).decode()} if vocabulary.kind == "bytes" else {}),
+            **({"bytes": base64.b64encode(bytes(sample.ids.tolist())).decode()} if vocabulary.kind == "bytes" else {}),
             "seed": sample.seed,
             "settings": settings,
-            "stopped": sample.stopped,
+            "end": sample.end,
+            "stopped": sample.end == "stop",
             "log_probability": float(logarithms.sum()),
             "nats_per_character": -float(logarithms.mean()) if len(logarithms) else None,
             "probabilities": [float(f"{probability:.6g}") for probability in np.exp(logarithms)],
@@ -91,7 +91,7 @@ def with_notes(samples: Iterable[Sample], request: Request, vocabulary: Vocabula
     for sample in samples:
         yield sample
         count += 1
-        unstopped += request.stop is not None and not sample.stopped
+        unstopped += request.stop is not None and sample.end == "length"
         invalid += sample.decoder.invalid
         if passage := repeated_passage(sample.ids):
             shown = "".join(vocabulary.decode(sample.ids[-passage:].tolist()))

@@ -60,7 +60,7 @@ class Session:
         self._unknown = unknown
         self._write = write
         self._ids: list[int] = []  # of the text so far, including the prime
-        self._text: Iterator[str] | None = None  # endless, one piece for each id
+        self._text: Iterator[str] | None = None  # one piece for each id, until the model ends it
         self._in_line = False  # whether the last text ended within a line
 
     def run(self, prime: Ids | None) -> None:
@@ -130,7 +130,14 @@ class Session:
         for _ in range(count):
             if stopped():
                 return
-            piece = next(self._text)
+            piece = next(self._text, None)
+            if piece is None:
+                self._text = None
+                if self._in_line:
+                    self._in_line = False
+                    yield "\n"
+                say("the model ended the text; Enter begins another")
+                return
             if piece:
                 self._in_line = not piece.endswith("\n")
             yield piece

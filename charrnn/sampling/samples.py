@@ -1,4 +1,4 @@
-"""Samples: texts that the model writes side by side until a length or a stop text."""
+"""Samples: texts that the model writes side by side until it ends them, a length or a stop text."""
 
 from __future__ import annotations
 
@@ -87,9 +87,11 @@ class Sample:
         return self._batch.log_probabilities[self._index, : self._batch.lengths[self._index]]
 
     @property
-    def stopped(self) -> bool:
-        """Whether the sample ended at the stop text."""
-        return bool(self._batch.stopped[self._index])
+    def end(self) -> str:
+        """What ended the sample: `boundary` (the model ended the text), `stop` or `length`."""
+        if self._batch.finished[self._index]:
+            return "boundary"
+        return "stop" if self._batch.stopped[self._index] else "length"
 
 
 def write_samples(
@@ -128,8 +130,10 @@ class _Batch:
 
     Attributes:
         ids: the ids written so far, (B, at least that many).
-        lengths: how many of them certainly belong to each sample, (B,), without a stop text or its possible beginning.
-        ended, stopped: which samples have ended, and which of them at the stop text, (B,).
+        lengths: how many of them certainly belong to each sample, (B,), without a boundary and without a stop text or
+            its possible beginning.
+        ended, stopped, finished: which samples have ended, which of them at the stop text, and which because the model
+            ended the text, (B,).
         log_probabilities: those of the ids, if the samples are scored.
     """
 
@@ -155,6 +159,7 @@ class _Batch:
         self.lengths = np.zeros(len(seeds), np.intp)
         self.ended = np.full(len(seeds), request.length == 0)
         self.stopped = np.zeros(len(seeds), np.bool)
+        self.finished = np.zeros(len(seeds), np.bool)
 
     def step(self) -> None:
         """Write one more character for every sample that has not ended."""
@@ -168,11 +173,13 @@ class _Batch:
             self.log_probabilities[rows, self._written] = self._streams.log_probabilities()
         self._written += 1
         self.lengths[rows] = self._written
-        if self._stop is None and self._written < self.request.length:
+        ended = ids == self.vocabulary.boundary if self.vocabulary.writes_boundary else np.zeros(len(going), np.bool)
+        if self._stop is None and self._written < self.request.length and not ended.any():
             return
-        ended = np.zeros(len(going), np.bool)
+        self.finished[going] = ended
+        self.lengths[going] -= ended
         if self._written >= self.request.length:
-            ended = np.array([not self._within_character(index) for index in going.tolist()])
+            ended = ended | np.array([not self._within_character(index) for index in going.tolist()])
         if self._stop is not None:
             self._matched = self._stop.advance(self._matched, ids)
             stopped = self._matched == self._stop.length

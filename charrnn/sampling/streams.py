@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 import numpy as np
 import numpy.typing as npt
@@ -38,7 +39,7 @@ def read_beginning(
     Args:
         network: the model.
         vocabulary: its character map.
-        prime: the ids to start from, (P,); if empty, the text starts as after a newline.
+        prime: the ids to start from, (P,); if empty, see `beginning`.
         show: called with the number of characters read so far and their total.
     """
     prime = beginning(vocabulary, prime)
@@ -122,11 +123,14 @@ class Streams:
 
 
 def beginning(vocabulary: Vocabulary, prime: Ids) -> Ids:
-    """The ids that the network reads before the first new character: the prime, or a newline if it is empty."""
+    """The ids that the network reads before the first new character.
+
+    They are the prime or, if it is empty, the boundary of a model that learned from several texts, or else a newline.
+    """
     if len(prime):
         return prime
-    newline = vocabulary.id_of("\n")
-    return np.array([0 if newline is None else newline], vocabulary.dtype)
+    start = vocabulary.boundary if vocabulary.writes_boundary else vocabulary.id_of("\n")
+    return np.array([start or 0], vocabulary.dtype)
 
 
 def generate(
@@ -141,7 +145,8 @@ def generate(
     """Feed predictions back autoregressively, in a single stream of `Streams` after `read_beginning`.
 
     Returns:
-        An iterator over `length` new ids. The prime is read first.
+        An iterator over `length` new ids, or fewer if the model ends the text. The prime is read first.
     """
     streams = Streams(network, vocabulary, read_beginning(network, vocabulary, prime, show), choice, [seed])
-    return (int(streams.step()[0]) for _ in range(length))
+    ids = (int(streams.step()[0]) for _ in range(length))
+    return takewhile(lambda id: id != vocabulary.boundary, ids)

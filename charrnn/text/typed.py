@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Literal
 
 import numpy as np
 
 from charrnn import CharrnnError
 from charrnn.messages import Note, plural, show
-from charrnn.text.reading import decode, plain_text, read_bytes
-from charrnn.text.vocabulary import Ids, Vocabulary, count_characters
+from charrnn.text.reading import Source, decode, plain_text
+from charrnn.text.vocabulary import CharacterCounter, Ids, Vocabulary
 
 
 def read_prime(file: str, vocabulary: Vocabulary, encoding: str, note: Note) -> str:
@@ -26,7 +27,8 @@ def read_prime(file: str, vocabulary: Vocabulary, encoding: str, note: Note) -> 
     Raises:
         CharrnnError: the file cannot be read, or the model reads text and the file is in neither encoding.
     """
-    [(name, data)] = read_bytes([file])
+    source = Source.open(file)
+    name, data = source.name, b"".join(source.blocks())
     try:
         return data.decode("utf-8", "surrogateescape" if vocabulary.kind == "bytes" else "strict")
     except UnicodeDecodeError as error:
@@ -165,10 +167,7 @@ def _named(characters: Iterable[str]) -> str:
 
 
 def normalised(name: str, text: str, vocabulary: Vocabulary, note: Note) -> str:
-    """Normalise a text like the training text: byte-order mark, line endings, typography.
-
-    An accented letter can be one code point or several (Unicode Standard Annex 15). If the model does not know all
-    characters of the text, charrnn uses the form, composed or decomposed, of which the model knows more.
+    """Normalise a text like the training text: byte-order mark, line endings, typography, and `normal_form`.
 
     Args:
         name: the text's name in notes.
@@ -177,22 +176,55 @@ def normalised(name: str, text: str, vocabulary: Vocabulary, note: Note) -> str:
         note: called with one line for each change.
     """
     text = vocabulary.normalise(plain_text(name, text, note), lambda line: note(f"{name}: {line}"))
-    for form in ("NFC", "NFD"):
-        if unknown := _count_unknown(text, vocabulary):
-            other = unicodedata.normalize(form, text)
-            left = _count_unknown(other, vocabulary)
+    form = normal_form(lambda: [text], vocabulary)
+    if form is None:
+        return text
+    note(f"{name}: normalised to {form}, the form of the training text")
+    return unicodedata.normalize(form, text)
+
+
+Form = Literal["NFC", "NFD"]
+
+
+def normal_form(pieces: Callable[[], Iterable[str]], vocabulary: Vocabulary) -> Form | None:
+    """The form of a text, composed or decomposed, of which a model knows more; None if that is its own.
+
+    An accented letter can be one code point or several (Unicode Standard Annex 15).
+
+    Args:
+        pieces: reads the text; a piece must not end between a letter and its accent.
+        vocabulary: the model's character map.
+    """
+    best: Form | None = None
+    unknown, length = _count_unknown(pieces(), vocabulary)
+    forms: tuple[Form, ...] = ("NFC", "NFD")
+    for form in forms:
+        if unknown:
+            left, size = _count_unknown((unicodedata.normalize(form, piece) for piece in pieces()), vocabulary)
             # Compare the shares too: composing makes fewer characters, even of those that stay unknown.
-            if left < unknown and left * len(text) < unknown * len(other):
-                note(f"{name}: normalised to {form}, the form of the training text")
-                text = other
-    return text
+            if left < unknown and left * length < unknown * size:
+                best, unknown, length = form, left, size
+    return best
 
 
-def _count_unknown(text: str, vocabulary: Vocabulary) -> int:
-    return sum(count for character, count in count_characters(text).items() if character not in vocabulary)
+def _count_unknown(pieces: Iterable[str], vocabulary: Vocabulary) -> tuple[int, int]:
+    """The number of characters that a vocabulary does not know, and of all."""
+    counter = CharacterCounter()
+    for piece in pieces:
+        counter.add(piece)
+    counts = counter.counts()
+    return sum(n for c, n in counts.items() if c not in vocabulary), sum(counts.values())
+
+
+_ESCAPES = {"\\": "\\\\", "\n": "\\n", "\t": "\\t", "\f": "\\f"}
+
+
+def escaped(text: str) -> str:
+    r"""Write newline, tab, form feed and backslash as \n, \t, \f and \\, which are easier to type on a command line."""
+    return text.translate({ord(character): escape for character, escape in _ESCAPES.items()})
 
 
 def unescaped(text: str) -> str:
-    r"""Replace \n, \t and \\ by the characters they stand for: a newline is hard to type on a command line."""
-    meant = {"n": "\n", "t": "\t", "\\": "\\"}
-    return re.sub(r"\\([nt\\])", lambda found: meant[found[1]], text)
+    """The text that `escaped` turns into this one; other escapes stay as they are."""
+    meant = {escape: character for character, escape in _ESCAPES.items()}
+    return re.sub(r"\\[ntf\\]", lambda found: meant[found[0]], text)

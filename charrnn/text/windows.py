@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
+from charrnn.text.store import StoredIds
 from charrnn.text.vocabulary import Ids
 
 SEQUENTIAL = 20_000  # characters: a validation part up to this size gets its final loss in one pass, not in streams
@@ -19,7 +20,7 @@ def steps_per_epoch(characters: int, batch_size: int, seq_length: int) -> int:
 
 
 def windows(
-    ids: Ids, batch_size: int, seq_length: int, seed: int, epoch: int, first: int = 0
+    ids: Ids | StoredIds, characters: int, batch_size: int, seq_length: int, seed: int, epoch: int, first: int = 0
 ) -> Iterator[tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]]:
     """Slide windows along `batch_size` contiguous streams of the text.
 
@@ -28,7 +29,8 @@ def windows(
     ring, so that training uses every character equally often.
 
     Args:
-        ids: the training text, shape (N,).
+        ids: the text.
+        characters: the number of characters at its start to train on.
         batch_size: B, the number of streams.
         seq_length: T, the characters in a window.
         seed: the run's seed.
@@ -38,23 +40,32 @@ def windows(
     Yields:
         Inputs and targets, each (B, T); the targets are the inputs shifted by one character.
     """
-    n = len(ids)
     # SeedSequence is stable across NumPy versions; the generators' methods are not.
-    offset = int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0] % n)
-    starts = offset + np.arange(batch_size)[:, None] * (n // batch_size)
-    span = np.arange(seq_length + 1)
-    for window in range(first, steps_per_epoch(n, batch_size, seq_length)):
-        block = ids[(starts + window * seq_length + span) % n].astype(np.int32)
-        yield block[:, :-1], block[:, 1:]
+    offset = int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0] % characters)
+    starts = [offset + stream * (characters // batch_size) for stream in range(batch_size)]
+    block = np.empty((batch_size, seq_length + 1), np.int32)
+    for window in range(first, steps_per_epoch(characters, batch_size, seq_length)):
+        for row, start in zip(block, starts, strict=True):
+            _read_ring(ids, characters, (start + window * seq_length) % characters, row)
+        yield block[:, :-1].copy(), block[:, 1:].copy()
+
+
+def _read_ring(ids: Ids | StoredIds, characters: int, start: int, row: npt.NDArray[np.int32]) -> None:
+    """Fill a row with the characters from `start` on; those at the start of the text follow those at the end."""
+    done = 0
+    while done < len(row):
+        some = ids[start : min(start + len(row) - done, characters)]
+        row[done : done + len(some)] = some
+        done, start = done + len(some), 0
 
 
 def validation_streams(
-    ids: Ids, start: int, seq_length: int, limit: int = 50_000, streams: int = 32
+    ids: Ids | StoredIds, start: int, seq_length: int, limit: int = 50_000, streams: int = 32
 ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], npt.NDArray[np.float32]]:
     """Lay the validation part out in parallel streams, each warmed up on the text before it.
 
     Args:
-        ids: the whole text, shape (N,).
+        ids: the whole text.
         start: where the validation part starts.
         seq_length: the result's width is rounded up to a multiple of this.
         limit: the maximum number of characters to score; from a larger part, a fixed sample, spread evenly.
@@ -71,6 +82,8 @@ def validation_streams(
     width = -(-int(warm_up + scored.max()) // seq_length) * seq_length
     position = (edges[:-1] - warm_up)[:, None] + np.arange(width)  # of each target, (S, W)
     scoring = (position >= edges[:-1, None]) & (position < (edges[:-1] + scored)[:, None])
-    targets = ids[np.minimum(position, len(ids) - 1)].astype(np.int32)
-    inputs = ids[np.minimum(position - 1, len(ids) - 1)].astype(np.int32)
-    return inputs, targets, scoring.astype(np.float32)
+    rows = np.empty((streams, width + 1), np.int32)
+    for row, first in zip(rows, position[:, 0].tolist(), strict=True):
+        some = ids[first - 1 : first + width]
+        row[: len(some)], row[len(some) :] = some, some[-1]
+    return rows[:, :-1].copy(), rows[:, 1:].copy(), scoring.astype(np.float32)

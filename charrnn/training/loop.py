@@ -145,7 +145,7 @@ class _Training:
         if self.settings.epochs is not None:
             total_steps = self.settings.epochs * self.trainer.steps_per_epoch
         else:
-            minutes = self.settings.minutes or minutes_worth_waiting(len(self.corpus.training))
+            minutes = self.settings.minutes or minutes_worth_waiting(self.corpus.training_characters)
             if self.settings.open_ended:
                 self.display.note(
                     f"training for up to {minutes:g} min, chosen from the size of the text; it stops early if the "

@@ -68,7 +68,7 @@ def log_frequencies(corpus: Corpus) -> Array:
     They save the updates that would learn this. They also make symbols that never occur in the text improbable; with
     equal biases, a hardly trained network writes such symbols into its samples.
     """
-    counts = np.bincount(corpus.training, minlength=len(corpus.vocabulary)) + UNSEEN_COUNT
+    counts = corpus.training_counts + UNSEEN_COUNT
     logarithms: Array = np.log(counts / counts.sum()).astype(np.float32)
     return logarithms
 
@@ -107,7 +107,7 @@ class Trainer:
         self._is_exact = layout.precision == "float32"
         self.state: TensorState = self.model.zero_state(self.settings.batch_size)
         self.steps_per_epoch = steps_per_epoch(
-            len(self.corpus.training), self.settings.batch_size, self.settings.seq_length
+            self.corpus.training_characters, self.settings.batch_size, self.settings.seq_length
         )
         # There is no control flow to convert, and looking for it takes TensorFlow three times as long as tracing.
         self._update = tf.function(self._update_eagerly, autograph=False)
@@ -146,7 +146,8 @@ class Trainer:
         epoch, window = divmod(step, self.steps_per_epoch)
         while True:
             yield from windows(
-                self.corpus.training,
+                self.corpus.ids,
+                self.corpus.training_characters,
                 self.settings.batch_size,
                 self.settings.seq_length,
                 self.settings.seed,
