@@ -1,12 +1,16 @@
 """Kill training at random moments, again and again, and see that it ends in the same bytes all the same.
 
     python scripts/crash_test.py --kills 200 --jobs 2
+    python scripts/crash_test.py --kills 200 --jobs 2 --large
 
 Trains a small network on data/tales.txt without a stop. Then trains the same run again and again, each time killed
 with SIGKILL at random moments, from the start of the process to the final pass, and continued by the same command
 until it is done. Its best.safetensors, last.safetensors and history.csv (the two columns of wall-clock figures
 aside) are then compared with those of the run without a stop. Saves come several times a second. A kill counts if
 it ended a process; where it fell is told from what it left in the run's folder. The exit code is 0 if all is equal.
+
+With --large the text is so large that its ids go to a file, and half of the kills fall while that file is written. It
+must then be the only one, and the same as without a stop.
 """
 
 from __future__ import annotations
@@ -23,6 +27,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -31,19 +36,22 @@ import click
 from charrnn import CharrnnError
 from charrnn.runs import checkpoint
 from charrnn.runs.folder import Run
+from charrnn.text.store import FOLDER
 
-TEXT = Path(__file__).parent.parent / "data" / "tales.txt"
+TALES = Path(__file__).parent.parent / "data" / "tales.txt"
+COPIES = 240  # of the tales in a large text
 OPTIONS = (
-    *("--units", "48", "--embedding", "16", "--batch-size", "16", "--seq-length", "32", "--epochs", "4"),
     *("--dropout", "0.2", "--seed", "7", "--save-every", "0.15"),
     *("--precision", "float32"),  # measured at the start it might come out otherwise, before step 0 is saved
 )
+SMALL = ("--units", "48", "--embedding", "16", "--batch-size", "16", "--seq-length", "32", "--epochs", "4")
+LARGE = ("--units", "8", "--embedding", "8", "--batch-size", "1024", "--seq-length", "256", "--epochs", "1")
 
 
-def start(folder: Path) -> subprocess.Popen[str]:
+def start(text: Path, folder: Path, options: Sequence[str]) -> subprocess.Popen[str]:
     """Begin or continue the run in a folder."""
     return subprocess.Popen(
-        [sys.executable, "-m", "charrnn", "train", str(TEXT), *OPTIONS, "--checkpoints-dir", str(folder)],
+        [sys.executable, "-m", "charrnn", "train", str(text), *OPTIONS, *options, "--checkpoints-dir", str(folder)],
         env={key: value for key, value in os.environ.items() if not key.startswith(("CHARRNN", "TF_"))},
         stderr=subprocess.PIPE,
         text=True,
@@ -64,6 +72,16 @@ def last_step(run: Run) -> int | None:
     return checkpoint.load(run.last).progress.step if run.last.exists() else None
 
 
+def ids_of(run: Run) -> Path:
+    """The folder for the ids of large texts."""
+    return run.folder.parent / FOLDER
+
+
+def is_writing(folder: Path) -> bool:
+    """Whether there is a file that was not written to its end."""
+    return folder.exists() and any(path.suffix == ".tmp" for path in folder.iterdir())
+
+
 def place(run: Run, before: int | None) -> str:
     """Where a process was killed, as the run's folder shows it.
 
@@ -71,7 +89,9 @@ def place(run: Run, before: int | None) -> str:
         run: as it was left.
         before: its `last_step` when the process began.
     """
-    if run.folder.exists() and any(path.suffix == ".tmp" for path in run.folder.iterdir()):
+    if is_writing(ids_of(run)):
+        return "while the ids were written"
+    if is_writing(run.folder):
         return "while a file was written"
     step = last_step(run)
     if step is None:
@@ -86,25 +106,28 @@ def place(run: Run, before: int | None) -> str:
     return "before a first save of its own" if step == before else "after a save of its own, among the steps"
 
 
-def ends(run: Run) -> tuple[bytes, bytes, list[list[str]]]:
+def ends(run: Run) -> tuple[bytes, bytes, list[list[str]], list[bytes]]:
     """What must be equal in two runs."""
     with open(run.history, newline="") as file:
         rows = [row[:5] for row in csv.reader(file)]
-    return run.best.read_bytes(), run.last.read_bytes(), rows
+    ids = [path.read_bytes() for path in ids_of(run).iterdir()] if ids_of(run).exists() else []
+    return run.best.read_bytes(), run.last.read_bytes(), rows, ids
 
 
 class CrashTest:
     """The kills that are to be made, and what came of them."""
 
-    def __init__(self, folder: Path, kills: int, seed: int) -> None:
+    def __init__(self, folder: Path, kills: int, seed: int, is_large: bool) -> None:
         """Train without a stop."""
-        self.folder, self.kills, self.seed = folder, kills, seed
+        self.folder, self.kills, self.seed, self.is_large = folder, kills, seed, is_large
+        self.text = folder / "tales.txt"
+        self.text.write_bytes(TALES.read_bytes() * (COPIES if is_large else 1))
         self.places: collections.Counter[str] = collections.Counter()
         self.equal: list[bool] = []
         self._lock = threading.Lock()
         run = self._run("whole")
         begin = time.monotonic()
-        process = start(run.folder.parent)
+        process = self._start(run)
         while not run.last.exists() and process.poll() is None:
             time.sleep(0.005)
         self.start_up = time.monotonic() - begin  # seconds to step 0
@@ -116,7 +139,10 @@ class CrashTest:
         click.echo(f"without a stop: {self.start_up:.1f} s to step 0, {self.training:.1f} s more to the end", err=True)
 
     def _run(self, name: str) -> Run:
-        return Run(self.folder / name / TEXT.stem)
+        return Run(self.folder / name / self.text.stem)
+
+    def _start(self, run: Run) -> subprocess.Popen[str]:
+        return start(self.text, run.folder.parent, LARGE if self.is_large else SMALL)
 
     @property
     def made(self) -> int:
@@ -127,10 +153,10 @@ class CrashTest:
         """Take one run to its end, with kills on the way as long as there are some to make."""
         moments = random.Random(f"{self.seed} {number}")
         run = self._run(str(number))
-        to_kill_at_the_end = True
+        to_kill_at_the_end, to_kill_while_reading = True, self.is_large and moments.random() < 0.8
         while True:
             before = last_step(run)
-            process = start(run.folder.parent)
+            process = self._start(run)
             if self.made < self.kills:
                 # A third in the start, from the first instruction to the first updates. The rest after the first
                 # save, soon enough for several in a run. And each run once after its last step, which is soon over.
@@ -138,6 +164,9 @@ class CrashTest:
                 deadline = in_start if moments.random() < 1 / 3 else math.inf
                 while process.poll() is None and time.monotonic() < deadline:
                     time.sleep(0.005)
+                    if to_kill_while_reading and is_writing(ids_of(run)):
+                        to_kill_while_reading = moments.random() < 0.8
+                        deadline = time.monotonic() + moments.uniform(0, 0.3)
                     if deadline == math.inf and last_step(run) != before:
                         deadline = time.monotonic() + moments.uniform(0, self.training / 3)
                     if to_kill_at_the_end and last_row(run) == self.total_steps:
@@ -161,10 +190,11 @@ class CrashTest:
 @click.option("--kills", default=200, show_default=True, help="To make at the least.")
 @click.option("--seed", default=1, show_default=True, help="Of the random moments.")
 @click.option("--jobs", default=1, show_default=True, help="Runs at the same time.")
-def main(kills: int, seed: int, jobs: int) -> None:
+@click.option("--large", is_flag=True, help="Train on a text whose ids go to a file.")
+def main(kills: int, seed: int, jobs: int, large: bool) -> None:
     """Run the test and print what came of it."""
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(jobs) as pool:
-        test = CrashTest(Path(folder), kills, seed)
+        test = CrashTest(Path(folder), kills, seed, large)
         numbers = itertools.count()
 
         def work() -> None:

@@ -150,6 +150,7 @@ class _Batch:
         self.request = request
         self._streams = Streams(network, vocabulary, begun, request.choice, seeds)
         self._stop = None if request.stop is None else _StopText(request.stop, len(vocabulary))
+        self._boundary = vocabulary.boundary if vocabulary.writes_boundary else None
         self._scored = scored
         self._going = np.arange(len(seeds))  # (S,), the samples that have not ended
         self._matched = np.zeros(len(seeds), np.intp)  # (S,), how much of the stop text each of them ends with
@@ -173,9 +174,9 @@ class _Batch:
             self.log_probabilities[rows, self._written] = self._streams.log_probabilities()
         self._written += 1
         self.lengths[rows] = self._written
-        ended = ids == self.vocabulary.boundary if self.vocabulary.writes_boundary else np.zeros(len(going), np.bool)
-        if self._stop is None and self._written < self.request.length and not ended.any():
+        if self._boundary is None and self._stop is None and self._written < self.request.length:
             return
+        ended = np.zeros(len(going), np.bool) if self._boundary is None else ids == self._boundary
         self.finished[going] = ended
         self.lengths[going] -= ended
         if self._written >= self.request.length:

@@ -250,11 +250,12 @@ def _gradient(factor: Tensor, dz: Tensor) -> Tensor:
 
 
 _TURN = 1 << 17  # gates in one turn of a loop: it takes several steps, since a turn costs as much as some operations
+_MOST_STEPS = 8  # in a turn: with more, TensorFlow takes seconds longer to trace the loop, which gets no faster
 
 
 def _in_turns(sequence: Tensor, h: Tensor) -> Tensor:
     """Rearrange (T, ...) to (turns, steps in a turn, ...), for a state h of (H, B)."""
-    steps, most = sequence.shape[0], max(1, _TURN // (4 * h.shape[0] * h.shape[1]))
+    steps, most = sequence.shape[0], min(_MOST_STEPS, max(1, _TURN // (4 * h.shape[0] * h.shape[1])))
     turn = max(turn for turn in range(1, min(steps, most) + 1) if steps % turn == 0)
     return tf.reshape(sequence, (steps // turn, turn, *sequence.shape[1:]))
 
