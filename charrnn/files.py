@@ -13,8 +13,12 @@ from typing import BinaryIO
 _NO_SYNC = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
 
 
-def write_atomically(path: Path, data: bytes) -> bool:
+def write_atomically(path: Path, *pieces: bytes | memoryview) -> bool:
     """Replace a file atomically: a reader sees the old or the new content, never part of one.
+
+    Args:
+        path: the file.
+        pieces: its new content.
 
     Returns:
         Whether the file system has synced the file, so that it survives a power cut; some file systems cannot.
@@ -27,7 +31,8 @@ def write_atomically(path: Path, data: bytes) -> bool:
         # A killed process may have left this file, or somebody a link, which must not be followed.
         temporary.unlink(missing_ok=True)
         with open(temporary, "xb") as file:
-            file.write(data)
+            for piece in pieces:
+                file.write(piece)
             file.flush()
             is_synced = sync(file.fileno())
         os.replace(temporary, path)

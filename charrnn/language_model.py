@@ -83,7 +83,7 @@ class LanguageModel:
         """Continue a text, as `charrnn sample` does with the same options.
 
         Args:
-            prime: the text to continue; "" begins a new text, or for a model of one text a new line.
+            prime: the text to continue; "" begins a new text or, if the model was trained on one text, a new line.
             length: the maximum number of characters (bytes for a `bytes` model). A model of several texts may end
                 a text earlier.
             temperature: below 1 makes safer choices, above 1 wilder ones; 0 always takes the likeliest character.
@@ -128,8 +128,8 @@ class LanguageModel:
 
         Args:
             text: the text to score. Characters outside an `ascii` vocabulary are scored as its unknown symbol.
-            prime: the text before it; "" stands for what texts start after: the end of another one, or for a model of
-                one text a newline.
+            prime: the text before it; "" stands for the end of another text or, if the model was trained on one text,
+                for a newline.
             end: whether to score the end of the text too, as one more value in `Score.nats`.
 
         Raises:

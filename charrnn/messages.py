@@ -7,7 +7,7 @@ import os
 import re
 import sys
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 Note = Callable[[str], None]
 """Called with one line that tells the user what charrnn read, changed or chose."""
@@ -99,6 +99,12 @@ def show(character: str) -> str:
     if hidden or unicodedata.category(character).startswith("M"):  # a mark would combine with the character before it
         return f"U+{ord(character):04X}"
     return character
+
+
+def some_of(items: Sequence[str], most: int) -> str:
+    """The first items of a list for a message, and how many more there are: `a, b, c and 1,234 more`."""
+    more = f" and {len(items) - most:,} more" if len(items) > most else ""
+    return ", ".join(items[:most]) + more
 
 
 def size_of(size: int) -> str:

@@ -48,7 +48,7 @@ def old(path: Path, seconds: float = 100) -> None:
     os.utime(path, (then, then))
 
 
-# --- what is read is what would be read in memory --------------------------------------------
+# --- a text on disk has the ids that it has in memory ----------------------------------------
 
 
 @pytest.mark.parametrize(

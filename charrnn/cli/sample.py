@@ -33,8 +33,8 @@ def _as_utf8(_: click.Context, __: click.Parameter, text: str | None) -> str | N
 @click.option(
     "--prime",
     callback=_as_utf8,
-    help=r"Text to continue, taken literally (\n stays two characters).  [default: none; begins a new text, or for a "
-    "model of one text a new line]",
+    help=r"Text to continue, taken literally (\n stays two characters).  [default: none; the model begins a "
+    "new text or, if it was trained on one text, a new line]",
 )
 @click.option("--prime-file", type=PATH, metavar="PATH", help="File with the text to continue; - is standard input.")
 @click.option(
@@ -42,7 +42,7 @@ def _as_utf8(_: click.Context, __: click.Parameter, text: str | None) -> str | N
     type=number(LENGTH, int),
     default=DEFAULT_LENGTH,
     show_default=True,
-    help="Largest number of new characters (code points), or of bytes if the model's vocabulary is raw bytes. A model "
+    help="Maximum number of new characters (code points), or of bytes if the model's vocabulary is raw bytes. A model "
     "of several texts may end a text earlier.",
 )
 @click.option(
@@ -56,7 +56,8 @@ def _as_utf8(_: click.Context, __: click.Parameter, text: str | None) -> str | N
     type=number(COUNT, int),
     default=1,
     show_default=True,
-    help="Number of samples. Each is followed by the --stop text, the --split-at text of training or a line of only %.",
+    help="Number of samples. Each is followed by the --stop text, the --split-at text of training or, without either, "
+    "a line with only %.",
 )
 @click.option(
     "--temperature",

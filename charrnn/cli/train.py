@@ -117,7 +117,7 @@ def train(
     folder: str,
     **options: Any,
 ) -> None:
-    """Train a model on text files. - is standard input.
+    """Train a model on text files; - reads standard input.
 
     Several files are several texts: the model learns where a text ends.
 

@@ -13,7 +13,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from reprlib import repr as brief
 from types import MappingProxyType
@@ -49,12 +49,18 @@ _MAX_VALUES = 20_000  # in a header: enough for 100 layers
 _MAX_INTEGER = 1 << 53  # above it, floats cannot represent every integer
 
 _Shapes = dict[str, tuple[int, ...]]
+Buffer = bytes | memoryview
+
+
+def to_pieces(checkpoint: Checkpoint) -> list[Buffer]:
+    """The file's content, tensor by tensor, without a copy of them; equal checkpoints give equal bytes."""
+    document, shapes, body = _contents(checkpoint)
+    return [_head(document, shapes, _checksum(document, shapes, body)), *body]
 
 
 def to_bytes(checkpoint: Checkpoint) -> bytes:
-    """The file's content; equal checkpoints give equal bytes."""
-    document, shapes, body = _contents(checkpoint)
-    return _head(document, shapes, _checksum(document, shapes, body)) + body
+    """The file's content in one piece."""
+    return b"".join(to_pieces(checkpoint))
 
 
 def checksum(checkpoint: Checkpoint) -> str:
@@ -62,8 +68,8 @@ def checksum(checkpoint: Checkpoint) -> str:
     return _checksum(*_contents(checkpoint))
 
 
-def _contents(checkpoint: Checkpoint) -> tuple[dict[str, Any], _Shapes, bytes]:
-    """The configuration without the checksum, the tensors' shapes, and the concatenated tensors."""
+def _contents(checkpoint: Checkpoint) -> tuple[dict[str, Any], _Shapes, list[Buffer]]:
+    """The configuration without the checksum, the tensors' shapes, and the tensors in the file's order."""
     vocabulary = checkpoint.vocabulary
     progress = dataclasses.asdict(checkpoint.progress)
     corpus, settings = dataclasses.asdict(checkpoint.corpus), dataclasses.asdict(checkpoint.settings)
@@ -83,7 +89,7 @@ def _contents(checkpoint: Checkpoint) -> tuple[dict[str, Any], _Shapes, bytes]:
     if checkpoint.format >= 5:
         document["boundary"] = "seen" if vocabulary.writes_boundary else "known" if vocabulary.has_boundary else None
     tensors = {**checkpoint.weights, **checkpoint.training}
-    body = b"".join(np.ascontiguousarray(tensors[name], "<f4").data for name in sorted(tensors))
+    body: list[Buffer] = [np.ascontiguousarray(tensors[name], "<f4").data.cast("B") for name in sorted(tensors)]
     return document, {name: tensor.shape for name, tensor in tensors.items()}, body
 
 
@@ -100,10 +106,11 @@ def _head(document: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], ch
     return len(data).to_bytes(8, "little") + data
 
 
-def _checksum(document: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], body: bytes) -> str:
+def _checksum(document: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], body: Sequence[Buffer]) -> str:
     """SHA-256 of the whole file with the checksum's own digits as zeros. It detects damage, not malice."""
     digest = hashlib.sha256(_head(document, shapes, "0" * 64))
-    digest.update(body)
+    for piece in body:
+        digest.update(piece)
     return digest.hexdigest()
 
 
@@ -225,7 +232,7 @@ def _read(file: BinaryIO, size: int) -> Checkpoint:
     body = file.read(body_size := size - file.tell())  # which the header's check found right
     if len(body) < body_size:
         raise _FormatError(_TRUNCATED)
-    _expect(_checksum(document, shapes, body) == checksum, "the checksum differs")
+    _expect(_checksum(document, shapes, [body]) == checksum, "the checksum differs")
     tensors: dict[str, Array] = {}
     at = 0
     for name, shape in sorted(shapes.items()):

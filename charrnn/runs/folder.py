@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from charrnn import CharrnnError, files
-from charrnn.messages import Note, ignore_note
+from charrnn.messages import Note, ignore_note, some_of
 from charrnn.runs import checkpoint, history
 from charrnn.runs.history import Report
 from charrnn.runs.records import Checkpoint
@@ -188,15 +188,15 @@ class Run:
                 self.folder.mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise NotWrittenError(self.folder, error) from None
-        is_synced = best is None or self._write(self.best, checkpoint.to_bytes(best))
+        is_synced = best is None or self._write(self.best, *checkpoint.to_pieces(best))
         is_synced &= self._write(self.history, history.to_bytes(reports))
         if last is not None:
-            is_synced &= self._write(self.last, checkpoint.to_bytes(last))
+            is_synced &= self._write(self.last, *checkpoint.to_pieces(last))
         return is_synced
 
-    def _write(self, path: Path, data: bytes) -> bool:
+    def _write(self, path: Path, *pieces: checkpoint.Buffer) -> bool:
         try:
-            return files.write_atomically(path, data)
+            return files.write_atomically(path, *pieces)
         except OSError as error:
             raise NotWrittenError(path, error) from None
 
@@ -307,8 +307,7 @@ def find_run(name: str | None, folder: str, note: Note = ignore_note) -> Run:
         except OSError as error:
             raise CharrnnError(f"{path}: cannot be read: {error.strerror or error}") from None
     names = [run.name for run in all_runs(folder)]
-    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
-    known = f" (available: {', '.join(names[:8])}{more})" if names else ""
+    known = f" (available: {some_of(names, 8)})" if names else ""
     raise CharrnnError(f"{name}: no such run in {folder}/{known}", exit_code=2)
 
 

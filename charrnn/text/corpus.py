@@ -187,6 +187,7 @@ class _Text:
     """A text as it was read, before a vocabulary is chosen.
 
     Attributes:
+        kind: the kind of vocabulary that the reader or the text asks for.
         counts: how often each character occurs in the files' text, in code point order; the mark for a boundary.
         changes: what reading changed, a line each.
         alphabet: how often each character occurs that this kind of vocabulary can have, in code point order; U+FFFD
@@ -195,6 +196,7 @@ class _Text:
         sha256: identifies the text.
     """
 
+    kind: str
     counts: Mapping[str, int]
     changes: Sequence[str]
     alphabet: Mapping[str, int]
@@ -245,7 +247,7 @@ def _find(sources: Sequence[Source], how: Reading, folder: Path, note: Note) -> 
         except (OSError, ValueError) as error:
             note(f"{stored.path}: is damaged ({error}), so charrnn reads the text again")
         else:
-            return _Text(stored.counts, description.changes, alphabet, ids, description.sha256)
+            return _Text(kind, stored.counts, description.changes, alphabet, ids, description.sha256)
     return None
 
 
@@ -323,11 +325,11 @@ def _read(sources: Sequence[Source], how: Reading, folder: Path | None) -> _Text
         source.watch = show
     if folder is None:
         ids = np.concatenate(list(encoded()))
-        return _Text(counts, list(changes.lines()), alphabet, ids, sha256.hexdigest())
+        return _Text(kind, counts, list(changes.lines()), alphabet, ids, sha256.hexdigest())
     reading = {**dataclasses.asdict(how), "kind": kind}
     description = Description(reading, files, size, _with_sizes(content, sources), list(changes.lines()), "")
     stored = write_text(folder, description, counts, encoded(), sha256)
-    return _Text(counts, description.changes, alphabet, stored.open_ids(symbols, total), sha256.hexdigest())
+    return _Text(kind, counts, description.changes, alphabet, stored.open_ids(symbols, total), sha256.hexdigest())
 
 
 def _progress(total: int, what: str) -> Callable[[bytes], object]:
@@ -364,17 +366,16 @@ def _vocabulary_for(text: _Text, how: Reading, model: Vocabulary | None, names: 
     note(f"{size}{plural(characters, 'character')}, {len(counts):,} distinct")
     outside = _outside(counts, how.mark)
     share = sum(outside.values()) / max(1, characters)
-    kind = how.kind or _kind_for(text.counts, how.mark)
     vocabulary = Vocabulary.ascii()
-    if how.kind is None and kind == "text":
+    if how.kind is None and text.kind == "text":
         note(
             f"vocabulary: the text's own characters, because {share:.2%} of the text is not printable ASCII "
             "(--vocabulary ascii would make those characters unknown)"
         )
-    if kind == "text":
+    if text.kind == "text":
         vocabulary = Vocabulary("text", "".join(dict.fromkeys([*(model.characters if model else ""), *counts])))
     else:
-        if replacements := _replacements(counts, kind):
+        if replacements := _replacements(counts, text.kind):
             note(replaced(counts, replacements))
         if outside:
             shown = sorted(outside, key=lambda c: -outside[c])[:8]

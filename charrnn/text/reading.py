@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from charrnn import CharrnnError
-from charrnn.messages import Note, ignore_note, plural
+from charrnn.messages import Note, ignore_note, plural, some_of
 
-LARGE = 1 << 24  # bytes of text; what is larger is kept on disk, not in memory
+LARGE = 1 << 24  # bytes: a larger text is kept on disk, not in memory
 BLOCK = 1 << 16  # bytes read at a time
 
 _STANDARD_INPUT = "standard input"
@@ -246,8 +246,7 @@ _WORDING: dict[str, Callable[[int], str]] = {
 
 def names_of(names: Sequence[str]) -> str:
     """The names of files in a message: at most three of them."""
-    more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
-    return ", ".join(names[:_NAMED]) + more
+    return some_of(names, _NAMED)
 
 
 def decode(name: str, data: bytes, encoding: str = "utf-8", errors: str = "strict", note: Note = ignore_note) -> str:

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 
 from charrnn import CharrnnError
-from charrnn.messages import Note, plural, show
+from charrnn.messages import Note, plural, show, some_of
 from charrnn.text.reading import Source, decode, plain_text
 from charrnn.text.vocabulary import CharacterCounter, Ids, Vocabulary
 
@@ -161,9 +161,7 @@ def _bytes_of(name: str, text: str) -> Ids:
 
 
 def _named(characters: Iterable[str]) -> str:
-    some = list(characters)
-    more = f" and {len(some) - _NAMED:,} more" if len(some) > _NAMED else ""
-    return ", ".join(some[:_NAMED]) + more
+    return some_of(list(characters), _NAMED)
 
 
 def normalised(name: str, text: str, vocabulary: Vocabulary, note: Note) -> str:

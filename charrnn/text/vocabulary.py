@@ -91,9 +91,10 @@ class Vocabulary:
     def writable(self) -> npt.NDArray[np.bool_]:
         """Which ids the model may write, (V,): those that occur in its text, never the unknown symbol."""
         mask = np.zeros(len(self), np.bool_)
-        mask[-1] = self.writes_boundary  # unless a character has this id
         # A text can consist only of characters outside the vocabulary; its model then writes any character.
         mask[[self._id_of[c] for c in self.seen_characters or self.characters]] = True
+        if self.boundary is not None:
+            mask[self.boundary] = self.writes_boundary
         return mask
 
     def __len__(self) -> int:
@@ -257,7 +258,10 @@ class Decoder:
         """
         self.invalid = 0
         self.errors = errors
-        self._texts = [*vocabulary.characters, *["\ufffd"][: vocabulary.unknown is not None], ""]
+        self._texts = [*vocabulary.characters]  # of each id
+        if vocabulary.unknown is not None:
+            self._texts.append("\ufffd")
+        self._texts.append("")  # of the boundary
         self._utf8 = codecs.getincrementaldecoder("utf-8")(errors) if vocabulary.kind == "bytes" else None
 
     @property
