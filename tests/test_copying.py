@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import unicodedata
 from pathlib import Path
 from unittest.mock import patch
 
@@ -199,3 +200,15 @@ def test_a_text_with_letters_composed_otherwise_is_compared(tmp_path: Path, mine
     copies = find_copies(sample, original.ids())
     assert copies.copied.all()
     assert "line 3" in list(original.describe(sample, copies))[1]
+
+
+@pytest.mark.parametrize("between", ["", "\n", "\u4e2d"])
+def test_letters_stay_whole_in_a_text_of_one_long_line(tmp_path: Path, between: str) -> None:
+    """It is read in pieces, and no piece holds the whole text."""
+    text = ("\u0435\u0308" * 997 + between + "cafe\u0301") * 100  # the first letter is Cyrillic
+    (tmp_path / "x.txt").write_text(text, encoding="utf-8", newline="\n")
+    composed = unicodedata.normalize("NFC", text)
+    original = read_original(str(tmp_path / "x.txt"), Vocabulary("text", "".join(sorted(set(composed)))), "utf-8")
+    pieces = list(original.text())
+    assert "".join(pieces) == composed
+    assert max(map(len, pieces)) < len(composed) / 2

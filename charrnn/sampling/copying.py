@@ -149,7 +149,7 @@ class Original:
             yield from (block.decode("latin-1") for block in self.source.blocks())
             return
         everything = self.vocabulary.unrestricted
-        for piece in _lines(decoded(self.source, self.encoding, "replace", Changes())):
+        for piece in _joined(decoded(self.source, self.encoding, "replace", Changes())):
             text = everything.normalise(piece)
             yield text if self.form is None else unicodedata.normalize(self.form, text)
 
@@ -195,16 +195,21 @@ class Original:
         return newlines + 1
 
 
-def _lines(pieces: Iterable[str]) -> Iterator[str]:
-    """Cut a text at ends of lines, so that no piece ends between a letter and its accent."""
+def _joined(pieces: Iterable[str]) -> Iterator[str]:
+    """Move the ends of pieces, so that none lies between a letter and its accent."""
     held = ""
     for piece in pieces:
-        end = piece.rfind("\n") + 1
+        end = next((at for at in reversed(range(len(piece))) if _begins(piece[at])), 0)
         if end:
             yield held + piece[:end]
             held = ""
         held += piece[end:]
     yield held
+
+
+def _begins(character: str) -> bool:
+    """Whether it never joins the character before it: printable ASCII, or a Chinese character."""
+    return " " <= character <= "~" or "\u4e00" <= character <= "\u9fff"
 
 
 def read_original(file: str, vocabulary: Vocabulary, encoding: str) -> Original:
