@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import codecs
 import dataclasses
-import sys
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -284,12 +283,13 @@ class CharacterCounter:
     """Counts how often each character of a text occurs, piece by piece."""
 
     def __init__(self) -> None:
-        self._counts = np.zeros(sys.maxunicode + 1, np.int64)
+        self._counts = np.zeros(0, np.int64)  # up to the highest code point so far: short texts are counted often
 
     def add(self, piece: str) -> None:
         """Count the characters of one more piece."""
-        found = np.bincount(_code_points(piece))
-        self._counts[: len(found)] += found
+        found = np.bincount(_code_points(piece), minlength=len(self._counts))
+        found[: len(self._counts)] += self._counts
+        self._counts = found
 
     def counts(self) -> dict[str, int]:
         """The counts so far, in code point order."""
