@@ -305,8 +305,9 @@ def test_a_head_is_read_without_the_tensors(tmp_path: Path) -> None:
     path.write_bytes(GOOD)
     whole = load(path)
     path.write_bytes(GOOD[:-8] + b"damaged!")
-    head = read_head(path)
+    head, found = read_head(path)
     assert (head.settings, head.progress, head.corpus) == (whole.settings, whole.progress, whole.corpus)
+    assert found == checksum(whole)
     with pytest.raises(CharrnnError, match="the checksum differs"):
         load(path)
     path.write_bytes(GOOD[:-8])

@@ -50,6 +50,7 @@ def imported_by(folder: Path, *args: str) -> set[str]:
         (("train", "absent.txt"), ("numpy",)),
         (("train", "small.txt"), ("numpy",)),  # finished: nothing to do
         (("plot-loss", "--out", "absent/x.png"), ("numpy", "matplotlib")),
+        (("runs",), ("numpy",)),
         (("corpus", "--list"), ()),
     ],
 )
@@ -84,7 +85,8 @@ def test_the_shell_completes_commands_options_runs_and_files(trained: Path, line
 
 
 @pytest.mark.parametrize(
-    "args", [("--help",), ("train", "--help"), ("sample", "-h"), ("plot-loss", "--help"), ("corpus", "-h")]
+    "args",
+    [("--help",), ("train", "--help"), ("sample", "-h"), ("plot-loss", "--help"), ("runs", "-h"), ("corpus", "-h")],
 )
 def test_every_command_has_help(charrnn: Command, args: tuple[str, ...]) -> None:
     result = charrnn(*args)
@@ -246,7 +248,7 @@ def test_missing_permissions_are_said(bad_input: Path, args: list[str], says: st
     # Root may read everything: become nobody once everything is imported (the environment may be root's own).
     code = (
         "import os, sys, click.exceptions, click.formatting, charrnn.planning.job\n"
-        "from charrnn.cli import corpus, plot_loss, sample, train\n"
+        "from charrnn.cli import corpus, plot_loss, runs, sample, train\n"
         "from charrnn.cli.main import main\n"
         "'x'.encode('utf-32-le')\n"
         "if os.geteuid() == 0: os.setuid(65534)\n"

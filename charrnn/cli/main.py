@@ -19,6 +19,7 @@ from charrnn.surroundings import prepare_for_the_command
 _COMMANDS = {
     "corpus": "Get a well-known text to train on.",
     "plot-loss": "Plot the training and validation loss of runs.",
+    "runs": "List the runs.",
     "sample": "Write new text from a trained model.",
     "train": "Train a model on text files.",
 }

@@ -126,13 +126,16 @@ def load(path: Path) -> Checkpoint:
     return _open_and_read(path, _read)
 
 
-def read_head(path: Path) -> Head:
+def read_head(path: Path) -> tuple[Head, str]:
     """Read what a checkpoint records about its run, but none of its tensors.
+
+    Returns:
+        The record and the checkpoint's checksum, which is not compared with the content.
 
     Raises:
         CharrnnError: the file does not exist, is not readable, or does not have a checkpoint's header.
     """
-    return _open_and_read(path, lambda file, size: _read_head(file, size)[0])
+    return _open_and_read(path, _read_record)
 
 
 def _open_and_read(path: Path, read: Callable[[BinaryIO, int], _Found]) -> _Found:
@@ -223,6 +226,11 @@ def _read_head(file: BinaryIO, size: int) -> tuple[Head, dict[str, Any], str, _S
 
 
 _TRUNCATED = "truncated: the file ends before its last tensor does"
+
+
+def _read_record(file: BinaryIO, size: int) -> tuple[Head, str]:
+    head, _, checksum, *_ = _read_head(file, size)
+    return head, checksum
 
 
 def _read(file: BinaryIO, size: int) -> Checkpoint:

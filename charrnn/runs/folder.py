@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,6 +68,22 @@ class Run:
     def for_sampling(self) -> Path:
         """The best checkpoint, or the last one if none has been validated yet."""
         return self.best if _is_there(self.best) else self.last
+
+    def can_continue(self) -> bool:
+        """Whether there is something to resume, or a broken link to it."""
+        return _is_there(self.last)
+
+    def modified(self) -> float:
+        """When the run was last saved: a Unix time."""
+        return max((os.lstat(path).st_mtime for path in (self.last, self.best) if _is_there(path)), default=0.0)
+
+    def is_locked(self) -> bool:
+        """Whether a process trains the run now, as far as the file system can tell."""
+        try:
+            with open(self._lock_path, "rb") as file:
+                return not files.try_lock(file)
+        except OSError:
+            return False
 
     def check_writable(self) -> None:
         """Check whether the folder can be created and written to, without creating anything.
@@ -140,6 +157,9 @@ class Run:
         with file:
             try:
                 is_free = files.try_lock(file)
+                if not is_free:  # `is_locked` may hold the lock for a moment
+                    time.sleep(0.1)
+                    is_free = files.try_lock(file)
             except OSError as error:
                 note(
                     f"{self.folder} cannot be locked on this file system ({error.strerror or error}): "
@@ -271,8 +291,7 @@ def all_runs(folder: str, note: Note = ignore_note) -> list[Run]:
             run = Run(entry)
             try:
                 if run.exists():
-                    times = [os.lstat(path).st_mtime for path in (run.last, run.best) if _is_there(path)]
-                    found.append((max(times, default=0.0), run))
+                    found.append((run.modified(), run))
             except OSError as error:
                 note(f"{entry}: cannot be read: {error.strerror or error}; skipped")
         return [run for _, run in sorted(found, key=lambda pair: pair[0], reverse=True)]
