@@ -15,6 +15,7 @@ from safetensors.numpy import save as safetensors_save
 
 from charrnn import CharrnnError
 from charrnn.files import write_atomically
+from charrnn.network.cells import CELLS
 from charrnn.network.config import weight_shapes
 from charrnn.runs.checkpoint import checksum, from_bytes, load, read_head, to_bytes
 from charrnn.runs.records import FORMAT_VERSION, Checkpoint, CorpusIdentity, Progress, Settings, training_shapes
@@ -53,7 +54,7 @@ def make(
 GOOD = to_bytes(make())
 
 
-@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
+@pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("vocabulary", ["ascii", "text", "bytes"])
 @pytest.mark.parametrize("resumable", [True, False])
 def test_what_was_written_is_read_back(tmp_path: Path, cell: str, vocabulary: str, resumable: bool) -> None:
@@ -181,6 +182,7 @@ def test_a_forgers_checksum_is_no_obstacle_by_itself() -> None:
         ({"settings.errors": "ignore"}, "errors is"),
         ({"settings.seed": 2**32}, "seed is"),
         ({"settings.cell": "transformer"}, "cell is"),
+        ({"settings.cell": "coupled", "format": 5}, "a cell that its format does not have"),
         ({"settings.dropout": 1.0}, "dropout is"),
         ({"settings.init_from": "../x"}, "init_from is"),
         ({"settings.minutes": 1.0}, "both set"),
@@ -285,7 +287,7 @@ def test_a_link_in_the_temporary_files_place_is_not_followed(tmp_path: Path) -> 
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["loss.png", "victim"]
 
 
-@pytest.mark.parametrize("version", [2, 3, 4])
+@pytest.mark.parametrize("version", [2, 3, 4, 5])
 def test_each_format_ever_written_is_read_and_written_again_to_the_same_bytes(version: int) -> None:
     """Each file is of the last charrnn that wrote this format; all of the validation part was scored then."""
     data = (Path(__file__).parent / "data" / f"format_{version}.safetensors").read_bytes()

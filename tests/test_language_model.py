@@ -17,6 +17,7 @@ from conftest import PROJECT, SMALL, Command, chain_model, environment
 import charrnn as library
 from charrnn import CharrnnError
 from charrnn.language_model import LanguageModel
+from charrnn.network.cells import CELLS
 from charrnn.network.config import weight_shapes
 from charrnn.runs import checkpoint
 from charrnn.text.vocabulary import Vocabulary
@@ -165,7 +166,7 @@ def test_a_half_character_is_scored_as_unknown_by_a_model_of_ascii(model: Langua
     assert model.score("a\ud800").text == "a\ufffd"
 
 
-@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
+@pytest.mark.parametrize("cell", CELLS)
 def test_the_users_error_state_of_numpy_neither_breaks_the_api_nor_is_changed(cell: str) -> None:
     """With weights at which all that can underflow does."""
     trained = chain_model(Vocabulary.ascii(), "abc")

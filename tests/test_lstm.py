@@ -12,16 +12,18 @@ from hypothesis import strategies as st
 
 from charrnn.network.config import NetworkConfig
 from charrnn.training.backend import keras, tf
+from charrnn.training.cells import FAST_LAYERS, stock_layer
 from charrnn.training.layout import Layout
 from charrnn.training.lstm import FastLSTM, arrange, lstm_over_ids, lstm_over_vectors
 from charrnn.training.model import CharacterModel
 
 CONFIG = NetworkConfig(vocabulary_size=31, embedding=7, units=12, layers=2, cell="lstm")
+CELLS = st.sampled_from(sorted(FAST_LAYERS))
 
 
-def pair(inputs: int, units: int) -> tuple[FastLSTM, Any]:
+def pair(cell: str, inputs: int, units: int) -> tuple[Any, Any]:
     """A fast and a stock layer with the same weights, none of them 0."""
-    fast, stock = FastLSTM(units), keras.layers.LSTM(units, return_sequences=True, return_state=True)
+    fast, stock = FAST_LAYERS[cell](units), stock_layer(cell, units)
     random = np.random.default_rng(units)
     for layer in (fast, stock):
         layer.build((None, None, inputs))
@@ -39,13 +41,13 @@ def assert_close(ours: Sequence[Any], theirs: Sequence[Any], tolerance: float = 
 
 @settings(max_examples=25, deadline=None, derandomize=True)
 @given(
-    batch=st.integers(1, 9), steps=st.integers(1, 12), inputs=st.integers(1, 20), units=st.integers(1, 33),
+    cell=CELLS, batch=st.integers(1, 9), steps=st.integers(1, 12), inputs=st.integers(1, 20), units=st.integers(1, 33),
     seed=st.integers(0, 1000),
 )  # fmt: skip
 def test_outputs_states_and_gradients_are_those_of_keras(
-    batch: int, steps: int, inputs: int, units: int, seed: int
+    cell: str, batch: int, steps: int, inputs: int, units: int, seed: int
 ) -> None:
-    fast, stock = pair(inputs, units)
+    fast, stock = pair(cell, inputs, units)
     random = np.random.default_rng(seed)
     x, h, c, weigh_outputs, weigh_h, weigh_c = (
         tf.constant(random.normal(size=shape), tf.float32)
@@ -65,20 +67,23 @@ def test_outputs_states_and_gradients_are_those_of_keras(
 
 
 @settings(max_examples=15, deadline=None, derandomize=True)
-@given(batch=st.integers(1, 9), steps=st.integers(1, 12), units=st.integers(1, 20), layers=st.integers(1, 3))
+@given(
+    cell=CELLS, batch=st.integers(1, 9), steps=st.integers(1, 12), units=st.integers(1, 20), layers=st.integers(1, 3)
+)
 def test_a_network_over_ids_is_that_of_keras_with_its_gradients(
-    batch: int, steps: int, units: int, layers: int
+    cell: str, batch: int, steps: int, units: int, layers: int
 ) -> None:
-    compare_with_keras(batch, steps, units, layers)
+    compare_with_keras(cell, batch, steps, units, layers)
 
 
-def test_weights_gradients_are_summed_over_blocks_of_steps() -> None:
-    compare_with_keras(batch=64, steps=48, units=64, layers=2)  # three blocks of two turns of eight steps
+@pytest.mark.parametrize("cell", FAST_LAYERS)
+def test_weights_gradients_are_summed_over_blocks_of_steps(cell: str) -> None:
+    compare_with_keras(cell, batch=64, steps=48, units=64, layers=2)  # three blocks of two turns of eight steps
 
 
-def compare_with_keras(batch: int, steps: int, units: int, layers: int) -> None:
+def compare_with_keras(cell: str, batch: int, steps: int, units: int, layers: int) -> None:
     """Loss, logits, last states and gradients of a network over ids."""
-    config = NetworkConfig(23, 6, units, layers, "lstm")
+    config = NetworkConfig(23, 6, units, layers, cell)
     random = np.random.default_rng(batch)
     ids, targets = (tf.constant(random.integers(0, 23, (batch, steps)), tf.int32) for _ in range(2))
     weights = tf.constant(random.random((batch, steps)), tf.float32)
@@ -172,6 +177,6 @@ def test_bfloat16_operands_round_and_nothing_more() -> None:
 
 
 def test_a_mask_is_refused() -> None:
-    fast, _ = pair(3, 4)
+    fast, _ = pair("lstm", 3, 4)
     with pytest.raises(NotImplementedError):
         fast(tf.zeros((1, 2, 3)), mask=tf.ones((1, 2), tf.bool))

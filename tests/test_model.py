@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from charrnn.network.cells import CELLS
 from charrnn.network.config import NetworkConfig, weight_shapes
 from charrnn.training.backend import keras, tf
 from charrnn.training.layout import STOCK, Layout
@@ -14,7 +15,7 @@ CONFIG = NetworkConfig(50, 12, 20, 2, "lstm")
 IDS = np.random.default_rng(0).integers(0, 50, (4, 15)).astype(np.int32)
 
 
-@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
+@pytest.mark.parametrize("cell", CELLS)
 def test_weights_have_the_names_and_shapes_that_checkpoints_keep(cell: str) -> None:
     config = NetworkConfig(50, 12, 20, 2, cell)
     model = CharacterModel(config, dropout=0.0, seed=1)
@@ -70,7 +71,7 @@ def test_dropout_drops_its_share_and_keeps_the_mean(layout: Layout) -> None:
     assert np.abs(masked).mean() == pytest.approx(np.abs(whole).mean(), rel=0.03)
 
 
-@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
+@pytest.mark.parametrize("cell", CELLS)
 def test_characters_reach_the_gates_with_variance_one_from_the_start(cell: str) -> None:
     weights = CharacterModel(NetworkConfig(98, 64, 128, 1, cell), dropout=0.0, seed=1).to_numpy()
     assert (weights["embedding"] @ weights["layer0.kernel"]).var() == pytest.approx(1, rel=0.1)

@@ -8,12 +8,11 @@ import pickle
 import numpy as np
 import pytest
 
+from charrnn.network.cells import CELLS
 from charrnn.network.config import NetworkConfig, weight_shapes
 from charrnn.network.network import Network
 from charrnn.network.scoring import CHUNK, log_probabilities
 from charrnn.text.vocabulary import Ids
-
-CELLS = ("lstm", "gru", "rnn")
 
 
 def random_weights(config: NetworkConfig, seed: int = 0) -> dict[str, np.ndarray]:

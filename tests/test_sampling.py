@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from test_network import random_weights
 
 from charrnn import CharrnnError
+from charrnn.network.cells import CELLS
 from charrnn.network.config import NetworkConfig, weight_shapes
 from charrnn.network.network import Network
 from charrnn.sampling.choice import Choice
@@ -192,7 +193,7 @@ def test_a_long_prime_is_read_in_pieces_to_the_same_end() -> None:
     assert first == int(logits[0, -1].argmax())
 
 
-@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
+@pytest.mark.parametrize("cell", CELLS)
 def test_streams_side_by_side_are_what_each_is_alone(cell: str) -> None:
     """Over 200 characters, in which some of them end; the logits are the same but for rounding."""
     vocabulary = Vocabulary.ascii()

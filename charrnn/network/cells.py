@@ -19,11 +19,16 @@ class Cell:
     Attributes:
         GATES: the number of blocks of H columns in its kernels.
         STATE: the names of the tensors that make up its state; the first is its output.
+        RESIDUAL: whether the layer adds the output of the layer below to its own, which the layers above then read.
+        TITLE: its name in messages.
         h: its output, (H, B); each step overwrites it. Call `multiply` before the first step.
-        above: the projection of h for the layer above, bias included; each step overwrites it.
+        outputs: what the layers above read: h, or with a residual connection, h and the outputs of the layer below.
+        above: the projection of the outputs for the layer above, bias included; each step overwrites it.
     """
 
     GATES: ClassVar[int] = 1
+    RESIDUAL: ClassVar[bool] = False
+    TITLE: ClassVar[str]
     STATE: ClassVar[tuple[str, ...]] = ("h",)
 
     def __init__(self, rows: int, kernel: Array, recurrent_bias: Array, bias: Array, state: tuple[Array, ...]) -> None:
@@ -40,6 +45,7 @@ class Cell:
         self._recurrent_bias = recurrent_bias
         self._bias = bias
         self.h: Array = state[0].T.copy()
+        self.outputs = self.h
         self._kernel = kernel
         self._product: Array = np.empty((len(kernel), self.h.shape[1]), np.float32)
         self._recurrent, self.above = self._product[:rows], self._product[rows:]
@@ -71,13 +77,23 @@ class Cell:
         return (self.h.T.copy(),)
 
     def multiply(self) -> None:
-        """Multiply h by the kernel: the recurrent part of the next step, and `above` without its bias."""
+        """Multiply h by the kernel: the recurrent part of the next step, and of h, `above` without its bias."""
         np.dot(self._kernel, self.h, self._product)
 
-    def step(self, x: Array) -> None:
-        """Make one step with the projection of the input, (gates, B)."""
+    def step(self, x: Array, below: Array | None = None) -> None:
+        """Make one step.
+
+        Args:
+            x: projection of the input, (gates, B).
+            below: the outputs of the layer below, (H, B), to which a residual connection adds h; None without one.
+        """
         self.advance(x)
-        self.multiply()
+        if below is None:
+            self.multiply()
+        else:
+            np.dot(self._kernel[: len(self._recurrent)], self.h, self._recurrent)
+            self.outputs = self.h + below
+            np.dot(self._kernel[len(self._recurrent) :], self.outputs, self.above)
         np.add(self.above, self._bias, self.above)
 
     def advance(self, x: Array) -> None:
@@ -95,6 +111,7 @@ class _Lstm(Cell):
 
     GATES = 4
     STATE = ("h", "c")
+    TITLE = "LSTM"
 
     def __init__(self, rows: int, kernel: Array, recurrent_bias: Array, bias: Array, state: tuple[Array, ...]) -> None:
         super().__init__(rows, kernel, recurrent_bias, bias, state)
@@ -125,6 +142,48 @@ class _Lstm(Cell):
         np.multiply(h, self._o, h)
 
 
+class _CoupledLstm(Cell):
+    """An LSTM whose input gate is what its forget gate leaves; its gates are f, g, o.
+
+    With coupled gates (Greff et al., 2017, IEEE TNNLS 28), c is a weighted mean of values between -1 and 1, so its
+    output needs no tanh. A layer above another adds the outputs below to its own (He et al., 2016, arXiv:1512.03385).
+
+    The rows of the gates are o, f, g; those of the sigmoid gates are halved, as in the LSTM.
+    """
+
+    GATES = 3
+    STATE = ("h", "c")
+    RESIDUAL = True
+    TITLE = "coupled LSTM"
+
+    def __init__(self, rows: int, kernel: Array, recurrent_bias: Array, bias: Array, state: tuple[Array, ...]) -> None:
+        super().__init__(rows, kernel, recurrent_bias, bias, state)
+        units = len(self.h)
+        self._gates: Array = np.empty((3 * units, self.h.shape[1]), np.float32)
+        self._sigmoids = self._gates[: 2 * units]
+        self._o, self._f, self._g = (self._gates[n * units : (n + 1) * units] for n in range(3))
+        self._c: Array = state[1].T.copy()
+
+    @staticmethod
+    def arrange(weight: Array) -> Array:
+        f, g, o = np.split(weight, 3, axis=-1)
+        return np.concatenate([o / 2, f / 2, g], axis=-1)
+
+    def state(self) -> tuple[Array, ...]:
+        return self.h.T.copy(), self._c.T.copy()
+
+    def advance(self, x: Array) -> None:
+        gates, sigmoids, g, c = self._gates, self._sigmoids, self._g, self._c
+        np.add(self._recurrent, x, gates)
+        np.tanh(gates, gates)
+        np.multiply(sigmoids, _HALF, sigmoids)
+        np.add(sigmoids, _HALF, sigmoids)
+        np.subtract(c, g, c)
+        np.multiply(c, self._f, c)
+        np.add(c, g, c)
+        np.multiply(c, self._o, self.h)
+
+
 class _Gru(Cell):
     """Gated recurrent unit (Cho et al., 2014, arXiv:1406.1078), reset after the product; its gates are z, r, h.
 
@@ -132,6 +191,7 @@ class _Gru(Cell):
     """
 
     GATES = 3
+    TITLE = "GRU"
 
     @classmethod
     def weight_shapes(cls, inputs: int, units: int) -> dict[str, tuple[int, ...]]:
@@ -158,8 +218,10 @@ class _Gru(Cell):
 class _Rnn(Cell):
     """A plain tanh layer."""
 
+    TITLE = "RNN"
+
     def advance(self, x: Array) -> None:
         np.tanh(self._recurrent + x, self.h)
 
 
-CELLS: dict[str, type[Cell]] = {"lstm": _Lstm, "gru": _Gru, "rnn": _Rnn}
+CELLS: dict[str, type[Cell]] = {"coupled": _CoupledLstm, "lstm": _Lstm, "gru": _Gru, "rnn": _Rnn}

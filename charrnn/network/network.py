@@ -74,6 +74,7 @@ class Network:
         """
         x: Array = self._table[ids.T][..., : self._gates]  # (T, B, gates)
         new_state: State = []
+        below: Array | None = None  # the outputs of the layer below, for a residual connection
         for (rows, kernel, recurrent_bias, bias), part in zip(self._layers, state, strict=True):
             cell = self._cell(rows, kernel[:rows], recurrent_bias, bias[:0], part)
             outputs = np.empty((*x.shape[:2], self.config.units), np.float32)  # (T, B, H)
@@ -82,6 +83,9 @@ class Network:
                 cell.step(x[t].T)
                 outputs[t] = cell.h.T
             new_state.append(cell.state())
+            if below is not None:
+                outputs += below
+            below = outputs if self._cell.RESIDUAL else None
             # One product for all steps: NumPy would make one for each step, and read the kernel again each time.
             above = outputs.reshape(-1, self.config.units) @ kernel[rows:].T + bias[:, 0]
             x = above.reshape(*outputs.shape[:2], len(bias))
@@ -124,9 +128,10 @@ class Reader:
     def read(self, ids: npt.NDArray[np.integer]) -> Array:
         """Read one character of each stream, (B,); return logits of the next, (B, V), valid until the next call."""
         x = self._table.take(ids, axis=0)[:, : self._gates].T
+        below: Array | None = None
         for cell in self._cells:
-            cell.step(x)
-            x = cell.above
+            cell.step(x, below)
+            x, below = cell.above, cell.outputs if cell.RESIDUAL else None
         return x.T
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from charrnn import CharrnnError
 from charrnn.messages import plural
-from charrnn.network.cells import Array
+from charrnn.network.cells import CELLS, Array
 from charrnn.network.network import Network
 from charrnn.runs import checkpoint
 from charrnn.runs.folder import find_checkpoint
@@ -75,7 +75,7 @@ class Source:
         known = len(source.known_characters)
         new = sum(character not in source for character in vocabulary.seen_characters)
         return (
-            f"starting from {self.path}: {settings.layers} x {settings.units} {settings.cell.upper()}, "
+            f"starting from {self.path}: {settings.layers} x {settings.units} {CELLS[settings.cell].TITLE}, "
             f"{plural(known, 'byte' if source.kind == 'bytes' else 'character')} known, {new:,} new"
         )
 

@@ -40,9 +40,10 @@ from charrnn.runs.records import (
 from charrnn.text.corpus import BOUNDARY_SHARES, training_size
 from charrnn.text.vocabulary import Vocabulary
 
-FORMATS = (2, 3, 4, 5)
+FORMATS = (2, 3, 4, 5, 6)
 """The formats that charrnn can read. Format 3 added the characters that a model knows and those that its text contains.
-Format 4 added the number of characters that the final loss covers. Format 5 added boundaries between texts."""
+Format 4 added the number of characters that the final loss covers. Format 5 added boundaries between texts.
+Format 6 added the coupled LSTM."""
 _METADATA_KEY = "charrnn"
 _MAX_HEADER = 1 << 24  # bytes: enough for 100 layers and every character of Unicode
 _MAX_VALUES = 20_000  # in a header: enough for 100 layers
@@ -199,6 +200,7 @@ def _read_head(file: BinaryIO, size: int) -> tuple[Head, dict[str, Any], str, _S
     added = {} if document["format"] >= 4 else {"final_characters": corpus.validation_characters}
     progress = _dataclass(Progress, document["progress"], added)
     _check(settings, progress, corpus)
+    _expect(document["format"] >= 6 or settings.cell != "coupled", "a cell that its format does not have")
     _expect(settings.split_at is None or boundary == "seen", "split_at without boundaries")
     vocabulary = dataclasses.replace(
         _vocabulary(settings, document["characters"]),

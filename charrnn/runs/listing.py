@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from charrnn import CharrnnError
 from charrnn.messages import one_line
+from charrnn.network.cells import CELLS
 from charrnn.runs import checkpoint
 from charrnn.runs.folder import Run
 from charrnn.runs.records import Head
@@ -123,7 +124,7 @@ def _row(entry: Entry | Unreadable) -> list[str]:
     return [
         one_line(entry.name),
         f"{entry.characters:,}",
-        f"{entry.layers} x {entry.units} {entry.cell}",
+        f"{entry.layers} x {entry.units} {CELLS[entry.cell].TITLE}",
         one_line(entry.init_from or "-"),
         f"{entry.step:,}/{entry.total_steps:,}",
         "-" if loss is None else f"{loss:.4f}",

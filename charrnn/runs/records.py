@@ -11,7 +11,7 @@ from charrnn.ranges import Range
 from charrnn.text.corpus import Corpus
 from charrnn.text.vocabulary import VOCABULARY_KINDS, Vocabulary
 
-FORMAT_VERSION = 5
+FORMAT_VERSION = 6
 PRECISIONS = ("float32", "bfloat16")
 
 RANGES = {

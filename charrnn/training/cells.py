@@ -5,10 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from charrnn.training.backend import keras
-from charrnn.training.lstm import FastLSTM
+from charrnn.training.lstm import CoupledLSTMCell, FastCoupledLSTM, FastLSTM
 
-_LAYERS = {"lstm": keras.layers.LSTM, "gru": keras.layers.GRU, "rnn": keras.layers.SimpleRNN}
-FAST_LAYERS = {"lstm": FastLSTM}
+
+def _coupled(units: int, **options: Any) -> Any:
+    return keras.layers.RNN(CoupledLSTMCell(units), **options)
+
+
+_LAYERS = {"coupled": _coupled, "lstm": keras.layers.LSTM, "gru": keras.layers.GRU, "rnn": keras.layers.SimpleRNN}
+FAST_LAYERS: dict[str, Any] = {"coupled": FastCoupledLSTM, "lstm": FastLSTM}
 """Layers with the same mathematics and weights that are faster on a CPU."""
 
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from charrnn import CharrnnError
 from charrnn.messages import plural
-from charrnn.network.cells import Array
+from charrnn.network.cells import CELLS, Array
 from charrnn.network.config import count_weights
 from charrnn.network.network import Network
 from charrnn.planning.job import Job, load_last
@@ -89,7 +89,7 @@ def _train(job: Job, display: ProgressDisplay) -> None:
         layout = choose_layout(place, job.settings, job.precision, saved)
         weights = count_weights(job.settings.network(job.corpus.vocabulary))
         display.note(  # first, because building a very large network takes a while
-            f"training {job.settings.layers} x {job.settings.units} {job.settings.cell.upper()} "
+            f"training {job.settings.layers} x {job.settings.units} {CELLS[job.settings.cell].TITLE} "
             f"({weights:,} weights) on {place.name}" + (f" in {layout.precision}" if layout.fast else "")
         )
         training = _Training(job, place, layout, display, request)

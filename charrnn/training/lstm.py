@@ -1,4 +1,7 @@
-"""The LSTM layer that is fast on CPUs: the mathematics and weights of `keras.layers.LSTM`, computed another way.
+"""The LSTM layers that are fast on CPUs.
+
+`FastLSTM` has the mathematics and weights of `keras.layers.LSTM`, `FastCoupledLSTM` those of `cells.CoupledLSTMCell`,
+computed another way. G is the number of gates, g included: 4 or 3.
 
 What makes it fast:
 
@@ -24,22 +27,16 @@ from charrnn.training.backend import keras, tf
 Tensor = Any
 
 
-class FastLSTM(keras.layers.LSTM):  # type: ignore[misc]  # Keras has no types
-    """A `keras.layers.LSTM` (return_sequences and return_state) with the faster `call` described above.
+class _Fast:
+    """The faster `call` described above, for a Keras layer with a `cell` whose weights are a kernel for each purpose.
 
-    The weights, their names, their initialisation and their order are Keras' own: `get_weights` and `set_weights`
-    exchange them with a stock layer.
+    The weights, their names, their initialisation and their order are the Keras layer's own: `get_weights` and
+    `set_weights` exchange them with a stock layer.
     """
 
-    def __init__(self, units: int, operands: str = "float32") -> None:
-        """Make a layer of H units.
-
-        Args:
-            units: H.
-            operands: `float32` or `bfloat16`, the type of the factors of the matrix products.
-        """
-        super().__init__(units, return_sequences=True, return_state=True)
-        self.operands = tf.as_dtype(operands)
+    cell: Any
+    operands: Any
+    get_initial_state: Callable[[Any], Any]
 
     def call(
         self, sequences: Tensor, initial_state: Any = None, mask: None = None, training: bool = False
@@ -81,26 +78,88 @@ class FastLSTM(keras.layers.LSTM):  # type: ignore[misc]  # Keras has no types
         return run(inputs, weights, h, c)
 
 
-class Arranged(NamedTuple):
-    """Weights in the form that the products need, gates i, f, o, g: arranged once per update for the whole batch."""
+class FastLSTM(_Fast, keras.layers.LSTM):  # type: ignore[misc]  # Keras has no types
+    """A `keras.layers.LSTM` (return_sequences and return_state) that is faster on a CPU."""
 
-    added: Tensor  # to the gates' inputs: a row for each character, (V, 4H), or a bias, (4H,); float32
-    kernels: Tensor  # (4H, N) float32, which receives the gradients
+    def __init__(self, units: int, operands: str = "float32") -> None:
+        """Make a layer of H units.
+
+        Args:
+            units: H.
+            operands: `float32` or `bfloat16`, the type of the factors of the matrix products.
+        """
+        super().__init__(units, return_sequences=True, return_state=True)
+        self.operands = tf.as_dtype(operands)
+
+
+class CoupledLSTMCell(keras.layers.Layer):  # type: ignore[misc]
+    """One step of an LSTM whose input gate is 1 - f, and whose output is o * c; for `keras.layers.RNN`.
+
+    `network.cells` names its sources. The initial weights are those of `keras.layers.LSTM`.
+    """
+
+    def __init__(self, units: int) -> None:
+        """Make a cell of H units."""
+        super().__init__()
+        self.units = units
+        self.state_size = [units, units]
+        self.output_size = units
+
+    def build(self, input_shape: Any) -> None:
+        """Make the kernels (I, 3H) and (H, 3H) and the bias (3H,), gates f, g, o."""
+        units = self.units
+        shape = (3 * units,)
+        self.kernel = self.add_weight(shape=(input_shape[-1], *shape), initializer="glorot_uniform", name="kernel")
+        self.recurrent_kernel = self.add_weight(
+            shape=(units, *shape), initializer="orthogonal", name="recurrent_kernel"
+        )
+        self.bias = self.add_weight(
+            shape=shape,
+            initializer=lambda shape, dtype: tf.concat([tf.ones(units), tf.zeros(2 * units)], axis=0),
+            name="bias",
+        )
+
+    def call(self, inputs: Tensor, states: Any, training: bool = False) -> tuple[Tensor, list[Tensor]]:
+        """Make one step: inputs (B, I) and states h and c (B, H) to h, and h and c."""
+        h, c = states
+        z = tf.matmul(inputs, self.kernel) + tf.matmul(h, self.recurrent_kernel) + self.bias
+        f, g, o = tf.split(z, 3, axis=-1)
+        f, g, o = tf.sigmoid(f), tf.tanh(g), tf.sigmoid(o)
+        c = f * c + (1 - f) * g
+        h = o * c
+        return h, [h, c]
+
+
+class FastCoupledLSTM(_Fast, keras.layers.RNN):  # type: ignore[misc]
+    """A `keras.layers.RNN` of `CoupledLSTMCell` (return_sequences and return_state) that is faster on a CPU."""
+
+    def __init__(self, units: int, operands: str = "float32") -> None:
+        """Make a layer of H units; see `FastLSTM`."""
+        super().__init__(CoupledLSTMCell(units), return_sequences=True, return_state=True)
+        self.operands = tf.as_dtype(operands)
+
+
+class Arranged(NamedTuple):
+    """Weights in the form that the products need, g behind the sigmoids: arranged once per update for all the batch."""
+
+    added: Tensor  # to the gates' inputs: a row for each character, (V, GH), or a bias, (GH,); float32
+    kernels: Tensor  # (GH, N) float32, which receives the gradients
     left: Tensor  # `kernels` in the operands' type: the left factor of the forward products
-    left_backwards: Tensor  # (N, 4H), in the operands' type
+    left_backwards: Tensor  # (N, GH), in the operands' type
 
 
 def arrange(added: Tensor, kernels: Sequence[Tensor], operands: Any) -> Arranged:
-    """Arrange a layer's weights, gates i, f, g, o, all float32.
+    """Arrange a layer's weights, gates i, f, g, o or f, g, o, all float32.
 
     Args:
-        added: added to the gates' inputs, (V, 4H) or (4H,).
-        kernels: the kernels of the input (unless it is in `added`) and of h, each (its width, 4H).
+        added: added to the gates' inputs, (V, GH) or (GH,).
+        kernels: the kernels of the input (unless it is in `added`) and of h, each (its width, GH).
         operands: tf.float32 or tf.bfloat16, the type of the factors of the matrix products.
     """
-    joined = tf.transpose(_sigmoids_first(tf.concat(kernels, axis=0)))
+    units, width = kernels[-1].shape
+    joined = tf.transpose(_sigmoids_first(tf.concat(kernels, axis=0), width // units))
     left = tf.stop_gradient(tf.cast(joined, operands))
-    return Arranged(_sigmoids_first(added), joined, left, tf.transpose(left))
+    return Arranged(_sigmoids_first(added, width // units), joined, left, tf.transpose(left))
 
 
 def lstm_over_ids(ids: Tensor, weights: Arranged, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -227,10 +286,40 @@ def _run(
     return outputs, tf.cast(tf.transpose(outputs[-1]), tf.float32), tf.transpose(c)
 
 
-def _sigmoids_first(gates: Tensor) -> Tensor:
-    """Reorder the gates on the last axis, from i, f, g, o to i, f, o, g."""
-    i, f, g, o = tf.split(gates, 4, axis=-1)
-    return tf.concat([i, f, o, g], axis=-1)
+def _sigmoids_first(gates: Tensor, count: int) -> Tensor:
+    """Reorder the gates on the last axis, from (i,) f, g, o to (i,) f, o, g."""
+    *sigmoids, g, o = tf.split(gates, count, axis=-1)
+    return tf.concat([*sigmoids, o, g], axis=-1)
+
+
+def _step(sigmoids: Sequence[Tensor], g: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+    """One step from the gates and c: the next c and h, all (H, B) float32."""
+    if len(sigmoids) == 2:
+        f, o = sigmoids
+        c = g + f * (c - g)
+        return c, o * c
+    i, f, o = sigmoids
+    c = f * c + i * g
+    return c, o * tf.tanh(c)
+
+
+def _step_back(
+    sigmoids: Sequence[Tensor], g: Tensor, c_before: Tensor, c: Tensor, d_h: Tensor, d_c: Tensor
+) -> tuple[list[Tensor], Tensor]:
+    """The gradient of `_step` from those of its results: before the gates, in the order of `Arranged`, and of c."""
+    if len(sigmoids) == 2:
+        f, o = sigmoids
+        d_c = d_c + d_h * o
+        d_sigmoids = [tf.raw_ops.SigmoidGrad(y=f, dy=d_c * (c_before - g)), tf.raw_ops.SigmoidGrad(y=o, dy=d_h * c)]
+        d_c_before = d_c * f
+        return [*d_sigmoids, tf.raw_ops.TanhGrad(y=g, dy=d_c - d_c_before)], d_c_before
+    i, f, o = sigmoids
+    tanh_c = tf.tanh(c)
+    d_c = d_c + tf.raw_ops.TanhGrad(y=tanh_c, dy=d_h * o)
+    d_sigmoids = [
+        tf.raw_ops.SigmoidGrad(y=gate, dy=dy) for gate, dy in ((i, d_c * g), (f, d_c * c_before), (o, d_h * tanh_c))
+    ]
+    return [*d_sigmoids, tf.raw_ops.TanhGrad(y=g, dy=d_c * i)], d_c * f
 
 
 def _columns(sequence: Tensor) -> Tensor:
@@ -244,7 +333,7 @@ def _steps(columns: Tensor, batch: int) -> Tensor:
 
 
 def _gradient(factor: Tensor, dz: Tensor) -> Tensor:
-    """The gradient of weights (4H, N), float32, from their inputs, (N, T * B), and dz (4H, T * B)."""
+    """The gradient of weights (GH, N), float32, from their inputs, (N, T * B), and dz (GH, T * B)."""
     # In the other order, the product would rearrange dz, which is the larger.
     return tf.cast(tf.matmul(dz, factor, transpose_b=True), tf.float32)
 
@@ -296,7 +385,7 @@ def _forward(
 
     Args:
         inputs: function from the number of a turn to the inputs of its steps.
-        preactivate: function from one step's input and h (H, B) to the gates' inputs, (4H, B) float32.
+        preactivate: function from one step's input and h (H, B) to the gates' inputs, (GH, B) float32.
         h: (H, B), in the operands' type.
         c: (H, B) float32.
         turns: number of turns, and steps in each.
@@ -309,12 +398,13 @@ def _forward(
     def body(t: Tensor, h: Tensor, c: Tensor, outputs: Tensor, sigmoids: Tensor, tanhs: Tensor, states: Tensor) -> Any:
         turn = []
         for x in tf.unstack(inputs(t), turns[1]):
-            z_sigmoids, z_tanh = tf.split(preactivate(x, h), (3 * units, units))
+            z = preactivate(x, h)
+            count = z.shape[0] // units - 1
+            z_sigmoids, z_tanh = tf.split(z, (count * units, units))
             sigmoid, g = tf.sigmoid(z_sigmoids), tf.tanh(z_tanh)
-            i, f, o = tf.split(sigmoid, 3)
             sigmoids, tanhs, states = _push(sigmoids, sigmoid), _push(tanhs, g), _push(states, c)
-            c = f * c + i * g
-            h = tf.cast(o * tf.tanh(c), h.dtype)
+            c, output = _step(tf.split(sigmoid, count), g, c)
+            h = tf.cast(output, h.dtype)
             turn.append(h)
         return t + 1, h, c, outputs.write(t, tf.stack(turn)), sigmoids, tanhs, states
 
@@ -341,8 +431,8 @@ def _backward(
     """Run the loop backwards, in blocks of steps; dz, the gradient before the gates, is kept for one block only.
 
     Args:
-        to_h: (H, 4H), in the operands' type; its product with a step's dz is the gradient of the h before the step.
-        finish: function of the dz of a block's steps, (4H, steps * B), and of a function that selects those steps
+        to_h: (H, GH), in the operands' type; its product with a step's dz is the gradient of the h before the step.
+        finish: function of the dz of a block's steps, (GH, steps * B), and of a function that selects those steps
             from a (T, ...). It returns their share of the weights' gradients, and the inputs' gradients, each
             (steps, ..., B).
         record: from `_forward`.
@@ -413,31 +503,21 @@ def _turn_back(
         record: from `_forward`, up to that step.
 
     Returns:
-        The gradients of the h and c before the turn, that c, the gradients before the gates, (steps, 4H, B), in
+        The gradients of the h and c before the turn, that c, the gradients before the gates, (steps, GH, B), in
         the operands' type, and the rest of the record.
     """
     (_, units, batch), operands = d_outputs.shape, d_outputs.dtype
     sigmoids, tanhs, states = record
+    count = to_h.shape[1] // units - 1
     found = []
     for d_output in reversed(tf.unstack(tf.cast(d_outputs, tf.float32))):
-        sigmoids, sigmoid = _pop(sigmoids, (3 * units, batch))
+        sigmoids, sigmoid = _pop(sigmoids, (count * units, batch))
         tanhs, g = _pop(tanhs, (units, batch))
         states, c_before = _pop(states, (units, batch))
-        i, f, o = tf.split(sigmoid, 3)
-        tanh_c = tf.tanh(c)
         d_h = tf.cast(d_h, tf.float32) + d_output
-        d_c = d_c + tf.raw_ops.TanhGrad(y=tanh_c, dy=d_h * o)
-        dz = tf.concat(
-            [
-                tf.raw_ops.SigmoidGrad(y=i, dy=d_c * g),
-                tf.raw_ops.SigmoidGrad(y=f, dy=d_c * c_before),
-                tf.raw_ops.SigmoidGrad(y=o, dy=d_h * tanh_c),
-                tf.raw_ops.TanhGrad(y=g, dy=d_c * i),
-            ],
-            axis=0,
-        )
-        dz = tf.cast(dz, operands)
+        gradients, d_c = _step_back(tf.split(sigmoid, count), g, c_before, c, d_h, d_c)
+        dz = tf.cast(tf.concat(gradients, axis=0), operands)
         found.append(dz)
         d_h = tf.matmul(to_h, dz)
-        d_c, c = d_c * f, c_before
+        c = c_before
     return d_h, d_c, c, tf.stack(found[::-1]), (sigmoids, tanhs, states)

@@ -154,12 +154,16 @@ class CharacterModel(keras.Model):  # type: ignore[misc]  # Keras has no types
         fast = self.layout.fast
         outputs = ids if fast else self.embedding(tf.transpose(ids))  # (B, T, E)
         new_state: TensorState = []
+        is_residual = CELLS[self.config.cell].RESIDUAL
         for index, layer in enumerate(self.recurrent):
+            below = outputs
             if not fast:
                 outputs, *layer_state = layer(outputs, initial_state=list(state[index]))  # (B, T, H)
             else:
                 outputs, *layer_state = layer.over(outputs, arranged[index], *state[index])  # (T, H, B)
             new_state.append(tuple(layer_state))
+            if is_residual and index > 0:
+                outputs += below
             if self.dropout and dropout_seed is not None:
                 layer_seed = tf.random.experimental.stateless_fold_in(dropout_seed, index)
                 outputs = dropped(outputs, self.dropout, layer_seed)
