@@ -84,7 +84,7 @@ def run_charrnn(layers: int, units: int, batch: int, length: int, precision: str
         corpus.training_characters,
         {
             "vocabulary": "ascii", "layers": layers, "units": units, "embedding": EMBEDDING, "batch_size": batch,
-            "seq_length": length, "dropout": 0.0, "precision": precision, "epochs": 1,
+            "seq_length": length, "dropout": 0.0, "precision": precision, "epochs": 1, "cell": "lstm",
         },
     )  # fmt: skip
     if precision == "auto":

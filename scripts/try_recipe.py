@@ -12,8 +12,13 @@ A recipe is NAME=VALUE, each with a default:
     masks                                       of dropout: step (one a character), sequence (one a window)
     weight_drop                                 share of the recurrent kernels dropped, one mask an update
     row_drop                                    share of the characters whose embedding is dropped, likewise
-    residual layer_norm                         1: a layer above the first adds its input to its output; has its
-                                                input normalised, without weights of its own
+    residual layer_norm                         1: a layer above the first adds its input to its output (as those of
+                                                the coupled LSTM always do); has its input normalised, without
+                                                weights of its own
+    pairs triples                               rows added to the embedding of a character: 1: one for each pair of it
+                                                and the character before; N: one of N, by a hash of the last three
+    muon                                        1: orthogonal updates for the recurrent layers' kernels, each gate by
+                                                itself (Jordan et al., 2024), as long as Adam's usually are
 
 It runs on one core, so that two of them side by side do not meet; the batch is one part there, so a loss
 differs from that of `charrnn train` by rounding and by its masks. Prints a line at each tenth, the loss of
@@ -34,15 +39,19 @@ import click
 import numpy as np
 from nanogpt_protocol import WINDOW
 
+from charrnn.network.cells import CELLS
+from charrnn.planning.defaults import DEFAULT_CELL
 from charrnn.planning.schedule import WARM_UP_STEPS
 
 DEFAULTS: dict[str, Any] = {
     "updates": 3000, "weight_decay": 0.05, "average_decay": 0.998, "beta_2": 0.999, "clip": 1.0, "schedule": "cosine",
-    "last": 0.05, "masks": "step", "weight_drop": 0.0, "row_drop": 0.0, "residual": 0, "layer_norm": 0,
+    "last": 0.05, "masks": "step", "weight_drop": 0.0, "row_drop": 0.0, "residual": 0, "layer_norm": 0, "pairs": 0,
+    "triples": 0, "muon": 0,
 }  # fmt: skip
+_ROWS = ("pairs", "triples")
 SETTINGS: dict[str, Any] = {
     "units": 256, "layers": 1, "embedding": 64, "dropout": 0.2, "batch_size": 32, "seq_length": 64,
-    "learning_rate": 0.005, "seed": 1, "precision": "bfloat16",
+    "learning_rate": 0.005, "seed": 1, "precision": "bfloat16", "cell": DEFAULT_CELL,
 }  # fmt: skip
 
 
@@ -81,7 +90,7 @@ def main(text: str, recipe: tuple[str, ...], core: int) -> None:
     tried, given = parse(recipe)
     os.sched_setaffinity(0, {core})
     from charrnn.training import trainer as training
-    from charrnn.training.backend import tf
+    from charrnn.training.backend import keras, tf
 
     tf.config.threading.set_inter_op_parallelism_threads(1)
     tf.config.threading.set_intra_op_parallelism_threads(1)
@@ -97,9 +106,23 @@ def main(text: str, recipe: tuple[str, ...], core: int) -> None:
     drop = tf.nn.experimental.stateless_dropout
 
     class Model(CharacterModel):
-        """With the kinds of dropout that were tried and not kept."""
+        """With what was tried and not kept."""
 
         update_seed: Any = None  # while an update is made
+
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            sizes = {"pairs": tried["pairs"] * self.config.vocabulary_size**2, "triples": tried["triples"]}
+            for name in [name for name, rows in sizes.items() if rows]:
+                zeros = np.zeros((sizes[name], self.config.embedding), np.float32)
+                setattr(self, name, keras.Variable(zeros, name=f"{name}_embeddings"))
+
+        @property
+        def named_weights(self) -> dict[str, Any]:
+            return super().named_weights | {name: getattr(self, name) for name in _ROWS if tried[name]}
+
+        def zero_state(self, batch_size: int) -> Any:
+            return [*super().zero_state(batch_size), (tf.zeros((batch_size, 2)),)]  # the last two ids
 
         def loss_sum(
             self, ids: Any, targets: Any, weights: Any, state: Any, dropout_seed: Any = None, exact: bool = False
@@ -117,28 +140,64 @@ def main(text: str, recipe: tuple[str, ...], core: int) -> None:
                 kernel, recurrent, bias = map(tf.convert_to_tensor, (cell.kernel, cell.recurrent_kernel, cell.bias))
                 if tried["weight_drop"] and self.update_seed is not None:
                     recurrent = drop(recurrent, tried["weight_drop"], fold(self.update_seed, 100 + index))
-                added, kernels = (bias, [kernel, recurrent]) if index else (tf.matmul(rows, kernel) + bias, [recurrent])
+                if index or any(tried[name] for name in _ROWS):
+                    added, kernels = bias, [kernel, recurrent]
+                else:
+                    added, kernels = tf.matmul(rows, kernel) + bias, [recurrent]
                 arranged.append(arrange(added, kernels, tf.float32 if exact else layer.operands))
             return arranged
 
         def _read(self, ids: Any, arranged: list[Any], state: Any, dropout_seed: Any) -> Any:
             outputs, new_state = ids, []
+            two, one, zero = (tf.concat([tf.cast(tf.transpose(state[-1][0]), tf.int32), ids], 0)[n:] for n in range(3))
+            two, one = two[:-2], one[:-1]  # ids before those of `zero`
+            if any(tried[name] for name in _ROWS):
+                vectors = tf.gather(tf.convert_to_tensor(self.embedding.embeddings), ids)
+                if tried["pairs"]:
+                    vectors += tf.gather(tf.convert_to_tensor(self.pairs), one * self.config.vocabulary_size + zero)
+                if tried["triples"]:
+                    hashed = ((two * 40503 + one) * 50021 + zero) * 1000003 % tried["triples"]
+                    vectors += tf.gather(tf.convert_to_tensor(self.triples), hashed)
+                outputs = tf.cast(tf.transpose(vectors, (0, 2, 1)), arranged[0].left.dtype)
             for index, weights in enumerate(arranged):
                 inputs = outputs  # (T, H, B)
                 if tried["layer_norm"] and index > 0:
                     mean, variance = tf.nn.moments(inputs, axes=[1], keepdims=True)
                     inputs = (inputs - mean) * tf.math.rsqrt(variance + 1e-5)
-                below, over = outputs, lstm_over_vectors if index else lstm_over_ids
+                below, over = outputs, lstm_over_ids if outputs.dtype.is_integer else lstm_over_vectors
                 outputs, *layer_state = over(inputs, weights, *state[index])
-                if tried["residual"] and index > 0:
+                if (tried["residual"] or CELLS[given["cell"]].RESIDUAL) and index > 0:
                     outputs += below
                 new_state.append(tuple(layer_state))
                 if self.dropout and dropout_seed is not None:
                     shape = None if tried["masks"] == "step" else (1, *outputs.shape[1:])
                     outputs = drop(outputs, self.dropout, fold(dropout_seed, index), noise_shape=shape)
+            new_state.append((tf.cast(tf.transpose(tf.stack([one[-1], zero[-1]])), tf.float32),))
             return logits_of(outputs, *map(tf.convert_to_tensor, (self.softmax.kernel, self.softmax.bias))), new_state
 
-    training.CharacterModel = Model
+    class Optimizer(training.FusedAdam):
+        """With Muon for the recurrent layers' kernels: Newton and Schulz's iteration with Jordan's coefficients."""
+
+        def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+            gates = CELLS[given["cell"]].GATES
+            if not tried["muon"] or variable.shape.rank != 2 or variable.shape[1] != gates * given["units"]:
+                super().update_step(gradient, variable, learning_rate)
+                return
+            momentum = self._momentums[self._get_variable_index(variable)]
+            momentum.assign(0.95 * momentum + gradient)
+            rows, units = variable.shape[0], given["units"]
+            matrices = tf.transpose(tf.reshape(gradient + 0.95 * momentum, (rows, gates, units)), (1, 0, 2))
+            is_tall = rows > units
+            x = tf.transpose(matrices, (0, 2, 1)) if is_tall else matrices
+            x = tf.cast(x / (tf.norm(x, axis=(1, 2), keepdims=True) + 1e-7), tf.bfloat16)
+            for _ in range(5):
+                square = tf.matmul(x, x, transpose_b=True)
+                x = 3.4445 * x + tf.matmul(-4.7750 * square + 2.0315 * tf.matmul(square, square), x)
+            x = tf.transpose(x, (2, 0, 1)) if is_tall else tf.transpose(x, (1, 0, 2))
+            step = tf.reshape(tf.cast(x, tf.float32), (rows, gates * units))
+            variable.assign_sub(learning_rate * 0.2 * math.sqrt(max(rows, units)) * step)
+
+    training.CharacterModel, training.FusedAdam = Model, Optimizer
     training.CLIP_NORM, training.WEIGHT_DECAY = tried["clip"], tried["weight_decay"]
     training.AVERAGE_DECAY = tried["average_decay"]
     corpus = read_corpus(open_files([text]))

@@ -164,7 +164,7 @@ WRONG_CALLS = [
     (["train", "good.txt", "--learning-rate", "nan"], 2, "--learning-rate"),
     (["train", "good.txt", "--epochs", "1", "--minutes", "1"], 2, "cannot be combined"),
     (["train", "good.txt", "--minutes", "0"], 2, "--minutes"),
-    (["train", "good.txt", "--cell", "transformer"], 2, "'lstm', 'gru', 'rnn'"),
+    (["train", "good.txt", "--cell", "transformer"], 2, "'coupled', 'lstm', 'gru', 'rnn'"),
     (["train", "good.txt", "--encoding", "klingon"], 2, "klingon"),
     (["train", "binary.bin", "--vocabulary", "bytes", "--encoding", "latin-1"], 2, "--encoding"),
     (["train", "good.txt", "--name", "a/b"], 2, "--name"),

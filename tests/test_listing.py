@@ -51,7 +51,8 @@ def test_runs_are_listed_newest_first_and_a_damaged_one_is_a_line(runs: Path, ch
         "1",
         "x",
         "32",
-        "lstm",
+        "coupled",
+        "LSTM",
         "-",
         "280/280",
         f"{final:.4f}",
@@ -60,15 +61,30 @@ def test_runs_are_listed_newest_first_and_a_damaged_one_is_a_line(runs: Path, ch
         "ago",
         "finished",
     ]
-    assert half == ["half", "20,000", "1", "x", "32", "lstm", "-", "5/280", "-", "2", "days", "ago", "stopped"]
+    assert half == [
+        "half",
+        "20,000",
+        "1",
+        "x",
+        "32",
+        "coupled",
+        "LSTM",
+        "-",
+        "5/280",
+        "-",
+        "2",
+        "days",
+        "ago",
+        "stopped",
+    ]
 
     lines = [json.loads(line) for line in charrnn("runs", "--json").stdout.splitlines()]
     assert [line["name"] for line in lines] == ["bad", "small", "half"]
     assert set(lines[0]) == {"name", "error"}
     assert 3700 <= lines[1].pop("age") < 3900
     assert lines[1] == {
-        "name": "small", "characters": 20_000, "layers": 1, "units": 32, "cell": "lstm", "init_from": None, "step": 280,
-        "total_steps": 280, "best_loss": pytest.approx(loss), "final_loss": final, "state": "finished",
+        "name": "small", "characters": 20_000, "layers": 1, "units": 32, "cell": "coupled", "init_from": None,
+        "step": 280, "total_steps": 280, "best_loss": pytest.approx(loss), "final_loss": final, "state": "finished",
     }  # fmt: skip
 
 

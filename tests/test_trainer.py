@@ -45,7 +45,7 @@ def loss_by_numpy(best: Checkpoint, streams: Streams) -> float:
 
 
 def test_validation_in_streams_is_the_numpy_networks_loss(trained: Path) -> None:
-    trainer = trainer_of(trained, epochs=1, units=32, embedding=16)
+    trainer = trainer_of(trained, epochs=1, units=32, layers=1, embedding=16)
     best = checkpoint.load(Run(trained / "checkpoints" / "small").best)
     trainer.restore(0, best.weights, trainer.training_tensors())
     assert trainer.validate() == pytest.approx(loss_by_numpy(best, trainer.validation), abs=1e-4)
@@ -58,7 +58,7 @@ def test_the_final_loss_of_a_large_text_is_the_numpy_networks_in_streams(
 ) -> None:
     """In float32 whatever the updates compute in."""
     (tmp_path / "small.txt").write_text((tales * 16)[:300_000], encoding="utf-8")
-    trainer = trainer_of(tmp_path, precision, epochs=1, units=32, embedding=16)
+    trainer = trainer_of(tmp_path, precision, epochs=1, units=32, layers=1, embedding=16)
     best = checkpoint.load(Run(trained / "checkpoints" / "small").best)
     told: list[int] = []
     found = trainer.final_loss(best.weights, characters, told.append)
@@ -75,7 +75,9 @@ def test_an_update_is_stock_keras_on_the_same_batches(trained: Path) -> None:
     from charrnn.training.backend import keras
     from charrnn.training.trainer import AVERAGE_DECAY, CLIP_NORM, WEIGHT_DECAY
 
-    trainer = trainer_of(trained, epochs=1, units=24, embedding=8, layers=2, batch_size=4, seq_length=20, dropout=0.0)
+    trainer = trainer_of(
+        trained, epochs=1, cell="lstm", units=24, embedding=8, layers=2, batch_size=4, seq_length=20, dropout=0.0
+    )
     stock = keras.Sequential(
         [
             keras.layers.Embedding(98, 8),

@@ -282,7 +282,7 @@ def test_a_loss_that_explodes_ends_the_run_and_spares_what_was_saved(
     tmp_path: Path, charrnn: Command, tales: str
 ) -> None:
     (tmp_path / "small.txt").write_text(tales)
-    options = ("--epochs", "24", "--learning-rate", "15", "--save-every", "0")
+    options = ("--cell", "lstm", "--epochs", "24", "--learning-rate", "15", "--save-every", "0")
     result = charrnn("train", "small.txt", *SMALL, *options)
     assert result.returncode == 1
     [line] = [line for line in result.stderr.splitlines() if line.startswith("Error")]
@@ -353,7 +353,7 @@ def test_other_cells_train_and_sample(tmp_path: Path, charrnn: Command, tales: s
     (tmp_path / "small.txt").write_text(tales[:6000])
     result = charrnn("train", "small.txt", *SMALL, "--epochs", "2", "--cell", cell, "--layers", "2")
     assert result.returncode == 0, result.stderr
-    assert f"2 x 32 {cell.upper()}" in result.stderr
+    assert f"2 x 32 {CELLS[cell].TITLE}" in result.stderr
     assert len(charrnn("sample", "--prime", "The ", "--length", "30", "--seed", "1").stdout) == 34
 
 
@@ -430,6 +430,6 @@ def test_a_gpu_that_is_not_there_is_an_error_that_says_how_to_get_one(
 def test_nothing_but_our_lines_reaches_stderr(tmp_path: Path, charrnn: Command, tales: str) -> None:
     (tmp_path / "small.txt").write_text(tales[:3000])
     result = charrnn("train", "small.txt", *SMALL, "--epochs", "1")
-    expected = ("small.txt: ", "training 1 x 32 LSTM", "epoch ", "validation loss over all", "sample from it")
+    expected = ("small.txt: ", "training 1 x 32 coupled LSTM", "epoch ", "validation loss over all", "sample from it")
     assert all(line.startswith(expected) for line in result.stderr.splitlines()), result.stderr
     assert result.stdout == ""

@@ -62,7 +62,9 @@ def test_weights_are_taken_over_and_new_characters_added(
     own = "".join(sorted({character for character in FRENCH if not character.isascii()}))
     known = len(set(tales))
     new = len(set(FRENCH + tales[:200]) - set(tales))
-    said = f"starting from checkpoints/small/best.safetensors: 1 x 32 LSTM, {known} characters known, {new} new\n"
+    said = (
+        f"starting from checkpoints/small/best.safetensors: 1 x 32 coupled LSTM, {known} characters known, {new} new\n"
+    )
     assert said in result.stderr
     english, french = (checkpoint.load(path) for path in (source.best, Run(tmp_path / "checkpoints/french").last))
     text = FRENCH + tales[:200]
@@ -155,7 +157,7 @@ def test_a_related_text_is_learned_better_in_as_many_updates(tmp_path: Path, cha
         (
             ["small", "--units", "64", "--layers", "1", "--cell", "gru"],
             2,
-            "with --units 32, --cell lstm, not --units 64,",
+            "with --units 32, --cell coupled, not --units 64,",
         ),
         (["small", "--vocabulary", "bytes"], 2, "the vocabulary ascii, which cannot become bytes"),
         (["text.safetensors", "--vocabulary", "ascii"], 2, "the vocabulary text, which cannot become ascii"),

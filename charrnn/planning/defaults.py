@@ -8,16 +8,18 @@ from typing import Any
 
 from charrnn import CharrnnError
 from charrnn.messages import plural
+from charrnn.network.cells import CELLS
 from charrnn.planning.schedule import minutes_worth_waiting
 from charrnn.runs.records import Settings
 from charrnn.text.corpus import VALIDATION_SHARE, training_size
 from charrnn.text.windows import SEQUENTIAL, steps_per_epoch
 
+DEFAULT_CELL = "coupled"
 # A small text gets narrow batches. At least this many updates per epoch let the network learn the text before it
 # has seen it too often.
 _UPDATES_PER_EPOCH = 64
 _MIN_BATCH_SIZE, _MIN_SEQ_LENGTH = 2, 32
-_TINY_TEXT, _LONG_TEXT = 30_000, 3_000_000  # characters for training
+_TINY_TEXT = 30_000  # characters for training
 _SPEEDS = {"gpu": 10.0, "bfloat16": 0.39, "avx512": 0.25, "other": 0.125}
 """By class of machine; for CPUs, per core. Two cores of the machine in docs/diary/quality.md have about speed 1."""
 _MOST_CORES = 4  # more do not speed up training
@@ -46,16 +48,21 @@ def final_characters_for(characters: int, settings: Settings, minutes: float) ->
         minutes: training time on a machine of usual speed.
     """
     # Scoring has no backward pass.
-    affordable = 3 * 60 * minutes * _FINAL_SHARE * usual_speed(settings.layers, settings.units)
+    affordable = 3 * 60 * minutes * _FINAL_SHARE * usual_speed(settings.cell, settings.layers, settings.units)
     return min(characters, max(SEQUENTIAL, int(float(f"{affordable:.1g}"))))
 
 
-def usual_speed(layers: int, units: int, batch_size: int = 32) -> float:
+def cell_for(machine: str) -> str:
+    """The kind of recurrent layer that learns most on a class of machine; cuDNN has no coupled LSTM."""
+    return "lstm" if machine == "gpu" else DEFAULT_CELL
+
+
+def usual_speed(cell: str, layers: int, units: int, batch_size: int = 32) -> float:
     """Training speed in characters per second, where `machine_speed` is 1; accurate to about a third.
 
-    Each step of a window takes a fixed time per layer, plus the time for its products.
+    Each step of a window takes a fixed time per layer, plus the time for its products, which the gates share.
     """
-    products = 20e-6 * (units / 512) ** 1.7 * (2 * layers - 1)
+    products = 5e-6 * CELLS[cell].GATES * (units / 512) ** 1.7 * (2 * layers - 1)
     return float(batch_size / (60e-6 * layers + batch_size * products))
 
 
@@ -68,13 +75,9 @@ def network_for(characters: int, minutes: float) -> tuple[int, int]:
     """
     if characters < _TINY_TEXT:
         return 1, 128
-    if characters > _LONG_TEXT:
-        return 2, _units(128 * math.sqrt(minutes), 512)
-    if minutes >= 16:
-        return 2, 512
-    one_layer = _units(400 * math.sqrt(minutes), 384)
-    seen = 60 * minutes * usual_speed(1, one_layer) / characters
-    return (2, 384) if minutes >= 1.5 or (minutes >= 0.75 and seen > 20) else (1, one_layer)
+    if minutes < 0.5:
+        return 1, _units(512 * math.sqrt(minutes), 384)
+    return 2, 512 if minutes >= 16 else _units(340 * math.sqrt(minutes), 448)
 
 
 def _units(wanted: float, most: int) -> int:
@@ -105,7 +108,7 @@ def usual_minutes(characters: int, given: Mapping[str, Any], speed: float) -> fl
         speed: speed of the machine, from `machine_speed`.
     """
     if given.get("epochs"):
-        return float(given["epochs"] * characters / usual_speed(1, 384) / 60)
+        return float(given["epochs"] * characters / usual_speed("lstm", 1, 384) / 60)
     return float(speed * (given.get("minutes") or minutes_worth_waiting(characters)))
 
 
@@ -143,10 +146,11 @@ def default_settings(characters: int, given: Mapping[str, Any], speed: float = 1
             + ("; lower --batch-size or --seq-length" if {"batch_size", "seq_length"} & given.keys() else "")
         )
     minutes = usual_minutes(characters, given, speed)
+    cell = given.get("cell", DEFAULT_CELL)
     layers, units = network_for(characters, minutes)
     layers, units = given.get("layers", layers), given.get("units", units)
     seconds = _UPDATING * max(0, 60 * minutes - _SETTING_UP)
-    passes = given.get("epochs") or seconds * usual_speed(layers, units, batch_size) / characters
+    passes = given.get("epochs") or seconds * usual_speed(cell, layers, units, batch_size) / characters
     settings = {
         "vocabulary": None,
         "encoding": "utf-8",
@@ -154,7 +158,7 @@ def default_settings(characters: int, given: Mapping[str, Any], speed: float = 1
         "embedding": 64,
         "units": units,
         "layers": layers,
-        "cell": "lstm",
+        "cell": cell,
         "dropout": dropout_for(characters, passes),
         "learning_rate": learning_rate_for(layers, units),
         "epochs": None,

@@ -17,6 +17,7 @@ from charrnn import CharrnnError
 from charrnn.messages import Note, plural
 from charrnn.network.config import count_weights
 from charrnn.planning.defaults import (
+    cell_for,
     default_settings,
     final_characters_for,
     machine_speed,
@@ -160,7 +161,8 @@ def plan_training(call: Call, note: Note) -> Job | str:
     if source is not None:
         notes.append(source.summary(corpus.vocabulary))
     if resume is None:
-        settings = default_settings(corpus.training_characters, {**given, "vocabulary": corpus.vocabulary.kind}, speed)
+        known = {"cell": cell_for(machine), **given, "vocabulary": corpus.vocabulary.kind}
+        settings = default_settings(corpus.training_characters, known, speed)
     else:
         settings = resume.settings
         identity = CorpusIdentity.of(corpus)
