@@ -15,8 +15,13 @@ from charrnn import CharrnnError
 from charrnn.messages import show_controls
 
 
-def write_text(pieces: Iterable[str], marks: Iterable[bool] = repeat(False)) -> bool:
+def write_text(pieces: Iterable[str], marks: Iterable[bool] = repeat(False), is_painted: bool = False) -> bool:
     """Stream text to stdout: exact UTF-8 to a pipe or file; escaped controls and highlighted marks to a terminal.
+
+    Args:
+        pieces: the text.
+        marks: for each piece, whether to highlight it.
+        is_painted: the pieces are ready for a terminal: they have colours, and their own controls are escaped.
 
     Returns:
         Whether all of the text was written; the reader of a pipe may close it earlier.
@@ -31,7 +36,9 @@ def write_text(pieces: Iterable[str], marks: Iterable[bool] = repeat(False)) -> 
         out.reconfigure(encoding="utf-8", errors="surrogateescape", newline="\n")  # a path may contain any bytes
     piece = ""
     try:
-        for piece in _highlight(map(show_controls, pieces), marks) if on_terminal else filter(None, pieces):
+        if on_terminal and not is_painted:
+            pieces = _highlight(map(show_controls, pieces), marks)
+        for piece in filter(None, pieces):
             out.write(piece)
             out.flush()
         if on_terminal and not click.unstyle(piece).endswith("\n"):

@@ -37,7 +37,6 @@ from typing import Any
 
 import click
 import numpy as np
-from nanogpt_protocol import WINDOW
 
 from charrnn.network.cells import CELLS
 from charrnn.planning.defaults import DEFAULT_CELL
@@ -48,6 +47,7 @@ DEFAULTS: dict[str, Any] = {
     "last": 0.05, "masks": "step", "weight_drop": 0.0, "row_drop": 0.0, "residual": 0, "layer_norm": 0, "pairs": 0,
     "triples": 0, "muon": 0,
 }  # fmt: skip
+WINDOW = 256  # characters, of nanoGPT's protocol
 _ROWS = ("pairs", "triples")
 SETTINGS: dict[str, Any] = {
     "units": 256, "layers": 1, "embedding": 64, "dropout": 0.2, "batch_size": 32, "seq_length": 64,

@@ -14,7 +14,19 @@ import pytest
 from conftest import PROJECT
 
 PACKAGE = PROJECT / "charrnn"
-FLOORS = ("", "text", "network", "runs", "sampling", "language_model", "planning", "training", "cli", "__main__")
+FLOORS = (
+    "",
+    "text",
+    "network",
+    "runs",
+    "sampling",
+    "evaluation",
+    "language_model",
+    "planning",
+    "training",
+    "cli",
+    "__main__",
+)
 """From the ground up; "" are the modules that need no package. Each imports only from its own floor and those below."""
 MODULES = sorted(PACKAGE.rglob("*.py"))
 

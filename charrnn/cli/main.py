@@ -18,6 +18,7 @@ from charrnn.surroundings import prepare_for_the_command
 
 _COMMANDS = {
     "corpus": "Get a well-known text to train on.",
+    "evaluate": "Measure how well a model predicts texts.",
     "plot-loss": "Plot the training and validation loss of runs.",
     "runs": "List the runs.",
     "sample": "Write new text from a trained model.",

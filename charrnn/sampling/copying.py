@@ -226,7 +226,7 @@ def read_original(file: str, vocabulary: Vocabulary, encoding: str) -> Original:
     source = Source.open(file)
     original = Original(source, vocabulary, encoding)
     if not any(original.text()):
-        raise CharrnnError(f"{source.name}: empty, so there is nothing to compare with")
+        raise CharrnnError(f"{source.name}: empty; there is no text in it")
     if vocabulary.kind == "bytes":
         return original
     return Original(source, vocabulary, encoding, normal_form(original.text, vocabulary.unrestricted))

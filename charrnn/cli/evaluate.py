@@ -1,0 +1,121 @@
+"""`charrnn evaluate`."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from charrnn.cli.options import PATH, Command, complete_run, debug_option, folder_option, number
+from charrnn.messages import say, show_reading
+from charrnn.ranges import Range
+from charrnn.stdout import write_text
+
+if TYPE_CHECKING:
+    from charrnn.evaluation import evaluate as evaluation
+    from charrnn.evaluation.tally import Nats
+
+
+@click.command(cls=Command)
+@click.argument("files", nargs=-1, required=True, type=PATH, metavar="FILE...")
+@click.option(
+    "--validation",
+    is_flag=True,
+    help="Score the validation part of the text that the model was trained on, as charrnn train does at the end.",
+)
+@click.option(
+    "--windows",
+    type=number(Range(1, 1_000_000), int),
+    metavar="N",
+    help="Forget everything after every N characters, as models without a carried state do.",
+)
+@click.option(
+    "--checkpoint",
+    metavar="WHERE",
+    shell_complete=complete_run,
+    help="A run's name or folder, or a checkpoint file.  [default: the most recently trained run]",
+)
+@click.option(
+    "--show", is_flag=True, help="Print the text too, coloured by how much each character surprises the model."
+)
+@click.option("--json", "as_json", is_flag=True, help="Write one line of JSON for each file.")
+@folder_option
+@debug_option
+def evaluate(
+    files: tuple[str, ...],
+    validation: bool,
+    windows: int | None,
+    checkpoint: str | None,
+    show: bool,
+    as_json: bool,
+    folder: str,
+) -> None:
+    """Measure how well a model predicts texts.
+
+    Each file is a text of its own, except with --validation.
+    """
+    if show and as_json:
+        raise click.UsageError("--show and --json cannot be combined: give one of them.")
+    from charrnn.evaluation import evaluate as evaluation
+    from charrnn.evaluation.colours import Painter, colours_of
+    from charrnn.planning.machine import usable_cores
+    from charrnn.runs.checkpoint import load
+    from charrnn.runs.folder import find_checkpoint
+    from charrnn.text.store import FOLDER
+
+    model = load(find_checkpoint(checkpoint, folder, say))
+    cores = usable_cores()
+    if validation:
+        whole = evaluation.evaluate_validation(model, files, windows, cores, Path(folder) / FOLDER)
+        scorings = [(whole, model.progress.final_characters)]
+    else:
+        scorings = [(evaluation.evaluate_file(model, file, windows, cores), _size(file)) for file in files]
+    painter = Painter(model.vocabulary, colours_of(sys.stdout is not None and sys.stdout.isatty()))
+    for scoring, size in scorings:
+        pieces = _Followed(scoring, 0 if show else size)
+        if show:
+            painted = (part for text, nats in pieces for part in painter.paint(text, nats))
+            if not write_text(itertools.chain([painter.legend()], painted, ["\n"]), is_painted=True):
+                return
+        result = pieces.end()
+        write_text([evaluation.as_json(result)] if as_json else evaluation.as_text(result))
+
+
+def _size(file: str) -> int:
+    """Roughly the number of characters in a file, for its progress; 0 if that is unknown."""
+    return os.path.getsize(file) if os.path.isfile(file) else 0
+
+
+class _Followed:
+    """The pieces of a scoring, whose progress is shown on stderr."""
+
+    def __init__(self, scoring: evaluation.Scoring, total: int) -> None:
+        self._scoring = scoring
+        self._total = total
+        self._result: evaluation.Evaluation | None = None
+
+    def __iter__(self) -> Iterator[tuple[str, Nats]]:
+        done = 0
+        show_reading(0, self._total)
+        try:
+            while True:
+                text, nats = next(self._scoring)
+                done += len(text)
+                show_reading(min(done, self._total - 1), self._total)
+                yield text, nats
+        except StopIteration as end:
+            self._result = end.value or self._result  # there is a value only the first time
+        finally:
+            show_reading(self._total, self._total)
+
+    def end(self) -> evaluation.Evaluation:
+        """The result, after the remaining pieces."""
+        for _ in self:
+            pass
+        assert self._result is not None
+        return self._result

@@ -1,0 +1,242 @@
+"""What a model makes of a text: the work of `charrnn evaluate`."""
+
+from __future__ import annotations
+
+import json
+import lzma
+import math
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from charrnn import CharrnnError
+from charrnn.evaluation.rows import BLOCK, Rows, cold_windows, score, streams
+from charrnn.evaluation.tally import KINDS, Line, Nats, Tally
+from charrnn.messages import one_line, plural
+from charrnn.network.network import Network
+from charrnn.runs.records import Checkpoint, CorpusIdentity
+from charrnn.sampling.copying import read_original
+from charrnn.sampling.streams import beginning
+from charrnn.text.corpus import Corpus, Reading, read_corpus
+from charrnn.text.reading import names_of, open_files
+from charrnn.text.vocabulary import Ids, boundary_mark, look_up
+from charrnn.text.windows import SEQUENTIAL, WARM_UP, validation_streams
+
+_SHOWN = 80  # characters of a line
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How well a model predicts a text.
+
+    Attributes:
+        file: the name of the file, or of several.
+        characters: number in the text, or of its validation part; for a `bytes` model, of bytes.
+        unknown: number of them that the model does not know.
+        tally: the sums.
+        xz_bits: what xz makes of the same characters, in bits per character; None if only a sample of them was scored.
+    """
+
+    file: str
+    characters: int
+    unknown: int
+    tally: Tally
+    xz_bits: float | None
+
+    @property
+    def scored(self) -> int:
+        """The number of scored characters."""
+        return int(self.tally.counts.sum())
+
+
+Scoring = Generator[tuple[str, Nats], None, Evaluation]
+"""Yields the text in pieces, with the nats of each character (nan: not scored), and returns the whole."""
+
+
+def evaluate_file(model: Checkpoint, file: str, width: int | None, cores: int) -> Scoring:
+    """Score a text from its start.
+
+    The model reads it in parallel streams that carry their state, each warmed up on the text before it. Characters that
+    the model does not know are read and scored as the unknown symbol, or left out where there is none.
+
+    Args:
+        model: the model.
+        file: a path; `-` is standard input.
+        width: start from the zero state after every so many characters; None carries the state on.
+        cores: processes to use.
+
+    Raises:
+        CharrnnError: the file cannot be read, or has nothing to score.
+    """
+    vocabulary, unknown = model.vocabulary, 0
+    tally, compressor = Tally(vocabulary.kind == "bytes"), _Compressor()
+    original = read_original(file, vocabulary, model.settings.encoding)
+    has_symbol = vocabulary.unknown is not None
+    table = vocabulary.unrestricted.table()
+    strange = vocabulary.unknown if has_symbol else len(vocabulary)
+    waiting: deque[tuple[str, npt.NDArray[np.intp]]] = deque()  # texts without results, and the places scored in them
+
+    def jobs() -> Iterator[Rows]:
+        nonlocal unknown
+        before: Ids = beginning(vocabulary, np.zeros(0, vocabulary.dtype)) if width is None else np.zeros(0, np.uint8)
+        size = BLOCK if width is None else max(1, BLOCK // width) * width
+        for text in _blocks(original.text(), size + (width is not None), size):
+            compressor.add(text, "latin-1" if vocabulary.kind == "bytes" else "utf-8")
+            found = look_up(table, text)
+            unknown += int((found == strange).sum())
+            places = np.arange(len(found)) if has_symbol else np.flatnonzero(found != strange)
+            ids = found[places].astype(vocabulary.dtype)
+            joined = np.concatenate([before, ids])
+            if width is None:
+                waiting.append((text, places))
+                yield streams(before, ids)
+            elif len(joined) > (width if len(before) else 1):  # otherwise the end of the text, not a full window
+                waiting.append((text, places[1 - len(before) :]))
+                yield cold_windows(joined, width)
+            before = joined[-WARM_UP - 1 :] if width is None else joined[-1:]
+
+    for found in score(Network(model.config, model.weights), jobs(), cores):
+        text, places = waiting.popleft()
+        nats = np.full(len(text), np.nan, np.float32)
+        nats[places[: len(found)]] = found
+        tally.add(text, nats)
+        yield text, nats
+    tally.end()
+    if not tally.counts.any():
+        raise CharrnnError(f"{original.source.name}: has no character that the model can score")
+    return Evaluation(original.source.name, compressor.characters, unknown, tally, compressor.bits())
+
+
+def evaluate_validation(model: Checkpoint, files: Sequence[str], width: int | None, cores: int, texts: Path) -> Scoring:
+    """Score the validation part of the text that a run trains on, by the method of its final loss.
+
+    Args:
+        model: one of the run's checkpoints.
+        files: the files of the run, in their order.
+        width: see `evaluate_file`.
+        cores: see `evaluate_file`.
+        texts: the folder for the ids of a large text.
+
+    Raises:
+        CharrnnError: the files cannot be read, or the model was trained on another text.
+    """
+    settings, vocabulary = model.settings, model.vocabulary
+    how = Reading(
+        settings.vocabulary, settings.encoding, settings.errors, vocabulary.writes_boundary, settings.split_at
+    )
+    name = names_of(files)
+    corpus = read_corpus(open_files(files), how, model=vocabulary, folder=texts)
+    if CorpusIdentity.of(corpus) != model.corpus or corpus.vocabulary.characters != vocabulary.characters:
+        raise CharrnnError(
+            f"{name}: is not the text that the model was trained on, whose validation part --validation scores; "
+            "leave that out to score this text"
+        )
+    part, limit = corpus.validation_characters, model.progress.final_characters
+    rows = _validation_rows(corpus, settings.seq_length, limit)
+    if width is not None:
+        rows, limit = cold_windows(corpus.ids[corpus.validation_start :], width), part
+    characters = np.array([*vocabulary.characters, *"\ufffd" * (vocabulary.unknown is not None), boundary_mark("text")])
+    jobs = [
+        Rows(rows.ids[some], rows.scored[some]) for some in np.array_split(np.arange(len(rows.ids)), cores) if len(some)
+    ]
+    tally = Tally(vocabulary.kind == "bytes")
+    for job, found in zip(jobs, score(Network(model.config, model.weights), jobs, cores), strict=True):
+        text = "".join(characters[job.ids[:, 1:][job.scored]])
+        tally.add(text, found)
+        yield text, found
+    unknown = 0 if vocabulary.unknown is None else int((rows.ids[:, 1:][rows.scored] == vocabulary.unknown).sum())
+    xz = None
+    if limit == part:
+        compressor = _Compressor()
+        compressor.add("".join(characters[corpus.ids[corpus.validation_start :]]))
+        xz = compressor.bits()
+    return Evaluation(name, part, unknown, tally, xz)
+
+
+def _validation_rows(corpus: Corpus, seq_length: int, limit: int) -> Rows:
+    """The validation part as `Trainer.final_loss` reads it."""
+    start = corpus.validation_start
+    if corpus.validation_characters <= SEQUENTIAL:
+        return streams(corpus.ids[max(0, start - 1 - WARM_UP) : start], corpus.ids[start:])
+    inputs, targets, weights = validation_streams(corpus.ids, start, seq_length, limit)
+    return Rows(np.concatenate([inputs[:, :1], targets], axis=1), weights > 0)
+
+
+def _blocks(pieces: Iterable[str], first: int, size: int) -> Iterator[str]:
+    """Cut a text in pieces into blocks of a size, of which the first may have another."""
+    held, length, wanted = [], 0, first
+    for piece in pieces:
+        held.append(piece)
+        length += len(piece)
+        while length >= wanted:
+            text = "".join(held)
+            yield text[:wanted]
+            held, length, wanted = [text[wanted:]], length - wanted, size
+    if length:
+        yield "".join(held)
+
+
+class _Compressor:
+    """Measures what xz makes of a text in pieces."""
+
+    def __init__(self) -> None:
+        self.characters = 0
+        self._size = 0
+        self._xz = lzma.LZMACompressor()
+
+    def add(self, text: str, encoding: str = "utf-8") -> None:
+        self.characters += len(text)
+        self._size += len(self._xz.compress(text.encode(encoding)))
+
+    def bits(self) -> float | None:
+        """Bits per character; call this last."""
+        self._size += len(self._xz.flush())
+        return 8 * self._size / self.characters if self.characters else None
+
+
+def as_json(evaluation: Evaluation) -> str:
+    """One object in one line; characters of a `bytes` model are bytes."""
+    nats = evaluation.tally.nats_per_character
+    return (
+        json.dumps(
+            {
+                "file": evaluation.file.encode("utf-8", "replace").decode(),
+                "characters": evaluation.characters,
+                "unknown": evaluation.unknown,
+                "nats_per_character": nats,
+                "bits_per_character": nats / math.log(2),
+                "perplexity": math.exp(nats),
+                "xz_bits_per_character": evaluation.xz_bits,
+            }
+        )
+        + "\n"
+    )
+
+
+def as_text(evaluation: Evaluation) -> Iterator[str]:
+    """Lines for a reader: the loss, a table by kind of character, and the extreme lines."""
+    tally, nats = evaluation.tally, evaluation.tally.nats_per_character
+    some = "" if evaluation.scored == evaluation.characters else f", {evaluation.scored:,} of them scored"
+    unknown = f", {evaluation.unknown:,} unknown to the model" if evaluation.unknown else ""
+    yield f"{one_line(evaluation.file)}: {plural(evaluation.characters, 'character')}{some}{unknown}\n"
+    xz = "" if evaluation.xz_bits is None else f"; xz needs {evaluation.xz_bits:.3f} bits"
+    yield f"{nats:.4f} nats per character ({nats / math.log(2):.3f} bits, perplexity {math.exp(nats):.2f}){xz}\n\n"
+    yield f"{'kind of character':<22}{'number':>12}{'nats':>8}{'share of all nats':>19}\n"
+    for kind, count, total in zip(KINDS, tally.counts.tolist(), tally.sums.tolist(), strict=True):
+        if count:
+            yield f"{kind:<22}{count:>12,}{total / count:>8.3f}{total / tally.sums.sum():>18.1%}\n"
+    expected = tally.expected
+    unexpected = [line for line in tally.unexpected if line not in expected]  # of a short text, they may be the same
+    for title, lines in (("most", expected), ("least", unexpected)):
+        if lines:
+            yield f"\nthe {title} expected lines\n"
+            yield from map(_line, lines)
+
+
+def _line(line: Line) -> str:
+    text = one_line(line.text.strip())
+    return f"{line.nats:8.3f}  line {line.number:<9,}{text if len(text) <= _SHOWN else text[: _SHOWN - 3] + '...'}\n"
