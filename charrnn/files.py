@@ -88,6 +88,23 @@ def open_regular(path: Path) -> BinaryIO:
     return file
 
 
+def is_locked(path: Path) -> bool:
+    """Whether another process holds the lock of a file, as far as the file system can tell."""
+    try:
+        with open(path, "rb") as file:
+            if sys.platform == "win32":
+                return not try_lock(file)
+            import fcntl
+
+            # A shared lock: others may look at the same time, and NFS lets a file be locked that is only read.
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return False
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+
+
 def try_lock(file: BinaryIO) -> bool:
     """Lock an open file for this process, unless another process holds it or has just removed it.
 

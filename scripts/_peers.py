@@ -91,7 +91,7 @@ class CharacterLSTM(nn.Module):
 
 
 def train_lstm(corpus: Corpus, minutes: float, scored: int) -> None:
-    """Train PyTorch's nn.LSTM as charrnn would train its own in so many minutes, and print its losses.
+    """Train PyTorch's nn.LSTM as charrnn would train `--cell lstm` in so many minutes, and print its losses.
 
     The settings, the initial weights, the batches, the streams that start anew, clipping, AdamW, the schedule and
     the moving average of the weights are charrnn's; the number of updates follows from PyTorch's speed.
@@ -107,7 +107,7 @@ def train_lstm(corpus: Corpus, minutes: float, scored: int) -> None:
 
     all_cores()
     choose_device("cpu")
-    given = {"vocabulary": corpus.vocabulary.kind, "minutes": minutes}
+    given = {"vocabulary": corpus.vocabulary.kind, "minutes": minutes, "cell": "lstm"}
     settings = default_settings(corpus.training_characters, given, machine_speed(machine_class("cpu"), usable_cores()))
     batch_size, seq_length = settings.batch_size, settings.seq_length
     weights = CharacterModel(settings.network(corpus.vocabulary), 0.0, settings.seed).to_numpy()

@@ -169,7 +169,7 @@ def test_a_network_that_memory_cannot_hold_is_refused_at_once(
     charrnn: Command, run: Run, without_tensorflow: dict[str, str]
 ) -> None:
     last = refused(charrnn("train", "small.txt", "--units", "65536", "--layers", "100", **without_tensorflow))
-    assert "a network of 3,418,843,388,130 weights needs 63,680.9 GiB of memory to train, but only " in last
+    assert "a network of 2,564,134,148,322 weights needs 47,760.7 GiB of memory to train, but only " in last
     assert last.endswith(": lower --units or --layers")
 
 
@@ -177,7 +177,7 @@ def test_a_limit_of_the_process_counts_as_memory(tmp_path: Path, run: Run, witho
     resource = pytest.importorskip("resource", reason="limits as Unix has them")
     limit = 2 << 30
     result = subprocess.run(
-        [sys.executable, "-m", "charrnn", "train", "small.txt", "--units", "1024", "--embedding", "30000"],
+        [sys.executable, "-m", "charrnn", "train", "small.txt", "--units", "1024", "--embedding", "50000"],
         cwd=tmp_path, env=environment() | without_tensorflow, capture_output=True, text=True, check=False,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)),
     )  # fmt: skip

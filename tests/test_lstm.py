@@ -14,11 +14,14 @@ from charrnn.network.config import NetworkConfig
 from charrnn.training.backend import keras, tf
 from charrnn.training.cells import FAST_LAYERS, stock_layer
 from charrnn.training.layout import Layout
-from charrnn.training.lstm import FastLSTM, arrange, lstm_over_ids, lstm_over_vectors
+from charrnn.training.lstm import arrange, lstm_over_ids, lstm_over_vectors
 from charrnn.training.model import CharacterModel
 
-CONFIG = NetworkConfig(vocabulary_size=31, embedding=7, units=12, layers=2, cell="lstm")
 CELLS = st.sampled_from(sorted(FAST_LAYERS))
+
+
+def config_of(cell: str) -> NetworkConfig:
+    return NetworkConfig(vocabulary_size=31, embedding=7, units=12, layers=2, cell=cell)
 
 
 def pair(cell: str, inputs: int, units: int) -> tuple[Any, Any]:
@@ -103,13 +106,15 @@ def compare_with_keras(cell: str, batch: int, steps: int, units: int, layers: in
     assert_close(*found)
 
 
+@pytest.mark.parametrize("cell", FAST_LAYERS)
 @pytest.mark.parametrize("over_ids", [True, False])
-def test_gradients_are_finite_differences(over_ids: bool) -> None:
+def test_gradients_are_finite_differences(over_ids: bool, cell: str) -> None:
     random = np.random.default_rng(5)
-    layer = FastLSTM(3)
+    layer = FAST_LAYERS[cell](3)
     layer.build((None, None, 4))
-    recurrent_kernel = random.normal(0, 0.5, (3, 12)).astype(np.float32)
-    inputs = random.normal(0, 0.5, (5, 12) if over_ids else (6, 4, 2)).astype(np.float32)  # a table, or vectors
+    width = layer.cell.recurrent_kernel.shape[1]
+    recurrent_kernel = random.normal(0, 0.5, (3, width)).astype(np.float32)
+    inputs = random.normal(0, 0.5, (5, width) if over_ids else (6, 4, 2)).astype(np.float32)  # a table, or vectors
     state = random.normal(0, 0.5, (2, 2, 3)).astype(np.float32)
     weigh = random.normal(size=(6, 3, 2))
     ids = tf.constant(random.integers(0, 5, (6, 2)), tf.int32)
@@ -140,12 +145,13 @@ def test_gradients_are_finite_differences(over_ids: bool) -> None:
             assert gradient[at] == pytest.approx((values[0] - values[1]) / 0.02, rel=5e-3, abs=5e-3)
 
 
+@pytest.mark.parametrize("cell", FAST_LAYERS)
 @pytest.mark.parametrize("parts", [1, 2, 3])
-def test_twenty_updates_have_the_losses_of_the_stock_layers(parts: int) -> None:
+def test_twenty_updates_have_the_losses_of_the_stock_layers(parts: int, cell: str) -> None:
     """What a GPU runs, here on the CPU, against the fast layer; a batch of 8 does not divide by 3."""
     losses = []
     for layout in (Layout(fast=True, parts=parts), Layout()):
-        model = CharacterModel(CONFIG, dropout=0.0, seed=1, layout=layout)
+        model = CharacterModel(config_of(cell), dropout=0.0, seed=1, layout=layout)
         optimizer = keras.optimizers.Adam(0.01, global_clipnorm=1.0)
         random = np.random.default_rng(0)
         state = model.zero_state(8)
@@ -162,10 +168,13 @@ def test_twenty_updates_have_the_losses_of_the_stock_layers(parts: int) -> None:
     assert losses[0][-1] < losses[0][0] - 0.2
 
 
-def test_bfloat16_operands_round_and_nothing_more() -> None:
+@pytest.mark.parametrize("cell", FAST_LAYERS)
+def test_bfloat16_operands_round_and_nothing_more(cell: str) -> None:
     random = np.random.default_rng(0)
     ids = tf.constant(random.integers(0, 31, (4, 30)), tf.int32)
-    exact, rounded = (CharacterModel(CONFIG, 0.0, 1, Layout(True, precision)) for precision in ("float32", "bfloat16"))
+    exact, rounded = (
+        CharacterModel(config_of(cell), 0.0, 1, Layout(True, precision)) for precision in ("float32", "bfloat16")
+    )
     found = []
     for model in (exact, rounded):
         variables = [variable.value for variable in model.trainable_variables]

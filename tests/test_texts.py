@@ -269,7 +269,7 @@ def test_a_run_that_began_on_joined_files_continues_on_joined_files(trained: Pat
     run = Run(tmp_path / "runs" / "a")
     shutil.copytree(trained / "checkpoints" / "small", run.folder)
     last = checkpoint.load(run.last)
-    older = dataclasses.replace(last, format=4, progress=dataclasses.replace(last.progress, final_loss=None))
+    older = dataclasses.replace(last, progress=dataclasses.replace(last.progress, final_loss=None))
     run.last.write_bytes(checkpoint.to_bytes(older))
     before = os.getcwd()
     os.chdir(tmp_path)

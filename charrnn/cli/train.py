@@ -56,7 +56,7 @@ from charrnn.runs.records import CHOICES, RANGES
 @experiment_option(
     "--cell",
     type=click.Choice(CHOICES["cell"]),
-    help="Kind of recurrent layer.  [default: coupled, an LSTM with two gates; on a GPU lstm]",
+    help="Kind of recurrent layer.  [default: coupled (an LSTM with two gates); on a GPU, lstm]",
 )
 @experiment_option(
     "--dropout",

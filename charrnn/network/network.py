@@ -27,7 +27,8 @@ class Network:
 
     The first layer's input projection is a table, (embedding @ kernel + bias), with one row for each character:
     a step looks up a row instead of multiplying a vector by a matrix. One matrix multiplies a layer's output:
-    its recurrent kernel, for the next step, stacked on the kernel of the layer above.
+    its recurrent kernel, for the next step, stacked on the kernel of the layer above. With a residual connection, the
+    lower part of the matrix multiplies what the layer passes on instead.
     """
 
     @quietly

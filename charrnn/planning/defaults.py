@@ -8,7 +8,6 @@ from typing import Any
 
 from charrnn import CharrnnError
 from charrnn.messages import plural
-from charrnn.network.cells import CELLS
 from charrnn.planning.schedule import minutes_worth_waiting
 from charrnn.runs.records import Settings
 from charrnn.text.corpus import VALIDATION_SHARE, training_size
@@ -35,7 +34,7 @@ def machine_speed(machine: str, cores: int) -> float:
 
 
 def precision_for(machine: str, units: int) -> str:
-    """The faster precision for an LSTM's products on a class of machine."""
+    """The faster precision for the products of a fast layer on a class of machine."""
     return "bfloat16" if machine == "bfloat16" and units >= _LEAST_UNITS_OF_BFLOAT16 else "float32"
 
 
@@ -48,7 +47,7 @@ def final_characters_for(characters: int, settings: Settings, minutes: float) ->
         minutes: training time on a machine of usual speed.
     """
     # Scoring has no backward pass.
-    affordable = 3 * 60 * minutes * _FINAL_SHARE * usual_speed(settings.cell, settings.layers, settings.units)
+    affordable = 3 * 60 * minutes * _FINAL_SHARE * usual_speed(settings.layers, settings.units)
     return min(characters, max(SEQUENTIAL, int(float(f"{affordable:.1g}"))))
 
 
@@ -57,12 +56,12 @@ def cell_for(machine: str) -> str:
     return "lstm" if machine == "gpu" else DEFAULT_CELL
 
 
-def usual_speed(cell: str, layers: int, units: int, batch_size: int = 32) -> float:
-    """Training speed in characters per second, where `machine_speed` is 1; accurate to about a third.
+def usual_speed(layers: int, units: int, batch_size: int = 32) -> float:
+    """Training speed in characters per second, where `machine_speed` is 1; accurate to about a half.
 
-    Each step of a window takes a fixed time per layer, plus the time for its products, which the gates share.
+    Each step of a window takes a fixed time per layer, plus the time for its products.
     """
-    products = 5e-6 * CELLS[cell].GATES * (units / 512) ** 1.7 * (2 * layers - 1)
+    products = 15e-6 * (units / 512) ** 1.7 * (2 * layers - 1)
     return float(batch_size / (60e-6 * layers + batch_size * products))
 
 
@@ -108,7 +107,7 @@ def usual_minutes(characters: int, given: Mapping[str, Any], speed: float) -> fl
         speed: speed of the machine, from `machine_speed`.
     """
     if given.get("epochs"):
-        return float(given["epochs"] * characters / usual_speed("lstm", 1, 384) / 60)
+        return float(given["epochs"] * characters / usual_speed(1, 384) / 60)
     return float(speed * (given.get("minutes") or minutes_worth_waiting(characters)))
 
 
@@ -146,11 +145,10 @@ def default_settings(characters: int, given: Mapping[str, Any], speed: float = 1
             + ("; lower --batch-size or --seq-length" if {"batch_size", "seq_length"} & given.keys() else "")
         )
     minutes = usual_minutes(characters, given, speed)
-    cell = given.get("cell", DEFAULT_CELL)
     layers, units = network_for(characters, minutes)
     layers, units = given.get("layers", layers), given.get("units", units)
     seconds = _UPDATING * max(0, 60 * minutes - _SETTING_UP)
-    passes = given.get("epochs") or seconds * usual_speed(cell, layers, units, batch_size) / characters
+    passes = given.get("epochs") or seconds * usual_speed(layers, units, batch_size) / characters
     settings = {
         "vocabulary": None,
         "encoding": "utf-8",
@@ -158,7 +156,7 @@ def default_settings(characters: int, given: Mapping[str, Any], speed: float = 1
         "embedding": 64,
         "units": units,
         "layers": layers,
-        "cell": cell,
+        "cell": DEFAULT_CELL,
         "dropout": dropout_for(characters, passes),
         "learning_rate": learning_rate_for(layers, units),
         "epochs": None,

@@ -19,8 +19,10 @@ def machine_class(device: str | None = None) -> str:
     `bfloat16` is a processor with bfloat16 products. Only Linux reports what a processor supports.
 
     Args:
-        device: `cpu` ignores a GPU.
+        device: `cpu` ignores a GPU; `gpu` is one.
     """
+    if device == "gpu":
+        return "gpu"
     if device != "cpu" and NVIDIA.exists() and importlib.util.find_spec("nvidia") is not None:
         return "gpu"  # CUDA's libraries are there too: the extra charrnn[cuda] installs them
     with contextlib.suppress(OSError):

@@ -79,11 +79,7 @@ class Run:
 
     def is_locked(self) -> bool:
         """Whether a process trains the run now, as far as the file system can tell."""
-        try:
-            with open(self._lock_path, "rb") as file:
-                return not files.try_lock(file)
-        except OSError:
-            return False
+        return files.is_locked(self._lock_path)
 
     def check_writable(self) -> None:
         """Check whether the folder can be created and written to, without creating anything.

@@ -28,7 +28,8 @@ class Entry:
         name: the run's name.
         characters: number in its text.
         layers, units, cell: its network.
-        init_from: the run that it started from, or the start of that checkpoint's checksum; None for a random start.
+        init_from: the checksum of the checkpoint that it started from; None for a random start.
+        source: the run that has this checkpoint now; None if there is none.
         step, total_steps: updates made, and in the whole training.
         best_loss: lowest validation loss, nats per character; None before the first validation.
         final_loss: of the best weights, once the run is finished, nats per character.
@@ -42,6 +43,7 @@ class Entry:
     units: int
     cell: str
     init_from: str | None
+    source: str | None
     step: int
     total_steps: int
     best_loss: float | None
@@ -64,20 +66,22 @@ def list_runs(runs: Sequence[Run]) -> list[Entry | Unreadable]:
     entries: list[Entry | Unreadable] = []
     for run in runs:
         try:
-            best, checksum = checkpoint.read_head(run.for_sampling())
+            is_locked = run.is_locked()  # first: a run that ends meanwhile is then not taken for a stopped one
+            head, checksum = checkpoint.read_head(run.for_sampling())
             names.setdefault(checksum, run.name)
-            entries.append(_entry(run, checkpoint.read_head(run.last)[0] if run.can_continue() else best))
+            if run.can_continue():
+                head, checksum = checkpoint.read_head(run.last)
+                names.setdefault(checksum, run.name)
+            entries.append(_entry(run, head, is_locked))
         except (CharrnnError, OSError) as error:
             entries.append(Unreadable(run.name, str(error)))
     return [
-        dataclasses.replace(entry, init_from=names.get(entry.init_from, entry.init_from[:12]))
-        if isinstance(entry, Entry) and entry.init_from
-        else entry
+        dataclasses.replace(entry, source=names.get(entry.init_from or "")) if isinstance(entry, Entry) else entry
         for entry in entries
     ]
 
 
-def _entry(run: Run, head: Head) -> Entry:
+def _entry(run: Run, head: Head, is_locked: bool) -> Entry:
     settings, progress = head.settings, head.progress
     return Entry(
         run.name,
@@ -86,12 +90,13 @@ def _entry(run: Run, head: Head) -> Entry:
         settings.units,
         settings.cell,
         settings.init_from,
+        None,
         progress.step,
         progress.total_steps,
         progress.best_loss,
         progress.final_loss,
         max(0.0, time.time() - run.modified()),
-        "training" if run.is_locked() else "finished" if progress.finished else "stopped",
+        "finished" if progress.finished else "training" if is_locked else "stopped",
     )
 
 
@@ -125,7 +130,7 @@ def _row(entry: Entry | Unreadable) -> list[str]:
         one_line(entry.name),
         f"{entry.characters:,}",
         f"{entry.layers} x {entry.units} {CELLS[entry.cell].TITLE}",
-        one_line(entry.init_from or "-"),
+        one_line(entry.source or (entry.init_from or "-")[:12]),
         f"{entry.step:,}/{entry.total_steps:,}",
         "-" if loss is None else f"{loss:.4f}",
         _ago(entry.age),

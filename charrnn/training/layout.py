@@ -13,13 +13,13 @@ from charrnn.training.cells import FAST_LAYERS
 class Layout:
     """The layout of the arithmetic on the machine: it changes speed and rounding, nothing else."""
 
-    fast: bool = False  # FastLSTM instead of Keras' stock layers, for an LSTM on a CPU
-    precision: str = "float32"  # of the operands of FastLSTM's matrix products: float32 or bfloat16
+    fast: bool = False  # charrnn's own layer instead of Keras', for a cell that has one, on a CPU
+    precision: str = "float32"  # of the operands of its matrix products: float32 or bfloat16
     parts: int = 1  # number of parts of the batch, computed in parallel
 
 
 STOCK = Layout()
-"""Keras' own layers, for cells other than the LSTM and for a GPU."""
+"""Keras' own layers, for cells without a faster one and for a GPU."""
 
 _LEAST_ROWS = 8  # of the batch, in each part: with fewer, reading the weights costs more than the products
 

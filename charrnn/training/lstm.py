@@ -1,6 +1,6 @@
 """The LSTM layers that are fast on CPUs.
 
-`FastLSTM` has the mathematics and weights of `keras.layers.LSTM`, `FastCoupledLSTM` those of `cells.CoupledLSTMCell`,
+`FastLSTM` has the mathematics and weights of `keras.layers.LSTM`, `FastCoupledLSTM` those of `CoupledLSTMCell`,
 computed another way. G is the number of gates, g included: 4 or 3.
 
 What makes it fast:
@@ -14,7 +14,7 @@ What makes it fast:
 - The factors of the products may be bfloat16; state, gates, weights and element-wise work are float32.
 - Stacks keep the gates and states for the backward loop, which frees them as it takes them off.
 
-Tensors inside are time-major: (T, H, B). The gates' order inside is i, f, o, g: the sigmoids side by side.
+Tensors inside are time-major: (T, H, B). The gates' order inside is (i,) f, o, g: the sigmoids side by side.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class _Fast:
             The outputs (B, T, H), and h and c (B, H) after the last step.
         """
         if mask is not None:
-            raise NotImplementedError("FastLSTM does not support masks")
+            raise NotImplementedError("charrnn's layers do not support masks")
         h, c = initial_state or self.get_initial_state(tf.shape(sequences)[0])
         inputs = tf.cast(tf.transpose(sequences, (1, 2, 0)), self.operands)
         outputs, h, c = lstm_over_vectors(inputs, self.arranged(), h, c)
@@ -95,7 +95,7 @@ class FastLSTM(_Fast, keras.layers.LSTM):  # type: ignore[misc]  # Keras has no 
 class CoupledLSTMCell(keras.layers.Layer):  # type: ignore[misc]
     """One step of an LSTM whose input gate is 1 - f, and whose output is o * c; for `keras.layers.RNN`.
 
-    `network.cells` names its sources. The initial weights are those of `keras.layers.LSTM`.
+    `network.cells` names its sources. The initialisers are those of `keras.layers.LSTM`.
     """
 
     def __init__(self, units: int) -> None:
@@ -140,7 +140,7 @@ class FastCoupledLSTM(_Fast, keras.layers.RNN):  # type: ignore[misc]
 
 
 class Arranged(NamedTuple):
-    """Weights in the form that the products need, g behind the sigmoids: arranged once per update for all the batch."""
+    """Weights in the form that the products need, g behind the sigmoids, arranged once for the whole batch."""
 
     added: Tensor  # to the gates' inputs: a row for each character, (V, GH), or a bias, (GH,); float32
     kernels: Tensor  # (GH, N) float32, which receives the gradients

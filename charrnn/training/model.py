@@ -163,7 +163,7 @@ class CharacterModel(keras.Model):  # type: ignore[misc]  # Keras has no types
                 outputs, *layer_state = layer.over(outputs, arranged[index], *state[index])  # (T, H, B)
             new_state.append(tuple(layer_state))
             if is_residual and index > 0:
-                outputs += below
+                outputs += below  # in the type of both
             if self.dropout and dropout_seed is not None:
                 layer_seed = tf.random.experimental.stateless_fold_in(dropout_seed, index)
                 outputs = dropped(outputs, self.dropout, layer_seed)
