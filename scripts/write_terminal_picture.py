@@ -1,4 +1,4 @@
-"""Record a terminal in which charrnn trains, as the picture in README.md.
+"""Record terminals as pictures: charrnn trains (README.md), and shows the surprise in a text (docs/look.md).
 
 python -m pip install pyte && python scripts/write_terminal_picture.py
 """
@@ -20,35 +20,41 @@ from rich.style import Style
 from rich.text import Text
 
 PROJECT = Path(__file__).parent.parent
-TARGET = PROJECT / "docs" / "terminal.svg"
 COLUMNS, LINES = 96, 30
-COMMAND = "charrnn train tales.txt --minutes 1"
+TRAIN = "charrnn train tales.txt --minutes 1"
+EVALUATE = "charrnn evaluate excerpt.txt --show"
+EXCERPT = slice(-40, -28)  # lines of the tales that no run trains on
 
 
-def record(folder: Path) -> Text:
-    """Train in a terminal until it is full, and return its last screen with the command and the live line."""
-    screen = pyte.Screen(COLUMNS, LINES)
-    stream = pyte.Stream(screen)
-    stream.feed(f"\x1b[32m$\x1b[m \x1b[1m{COMMAND}\x1b[m\r\n")
-    program, *args = COMMAND.split()
-    child = pexpect.spawn(
-        str(Path(sys.executable).parent / program),
-        args,
-        cwd=str(folder),
-        dimensions=(LINES, COLUMNS),
-        encoding="utf-8",
-        timeout=None,
-    )
-    shown = None
-    with contextlib.suppress(pexpect.EOF):
-        while screen.display[0].startswith("$ charrnn"):
-            if any("chars/s" in line for line in screen.display):
-                shown = styled(screen)
-            stream.feed(child.read_nonblocking(4096))
-    child.close(force=True)
-    if shown is None:
-        raise click.ClickException("the terminal never showed a live line")
-    return shown
+class Terminal:
+    """A terminal in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.screen = pyte.Screen(COLUMNS, LINES)
+        self.stream = pyte.Stream(self.screen)
+
+    def run(self, command: str) -> Text | None:
+        """Run a command to its end; return the last screen with the command and the live line, if there was one."""
+        self.stream.feed(f"\x1b[32m$\x1b[m \x1b[1m{command}\x1b[m\r\n")
+        program, *args = command.split()
+        child = pexpect.spawn(
+            str(Path(sys.executable).parent / program),
+            args,
+            cwd=str(self.folder),
+            env=os.environ | {"TERM": "xterm-256color", "COLORTERM": "truecolor"},
+            dimensions=(LINES, COLUMNS),
+            encoding="utf-8",
+            timeout=None,
+        )
+        shown = None
+        with contextlib.suppress(pexpect.EOF):
+            while True:
+                if self.screen.display[0].startswith("$ charrnn") and "chars/s" in "".join(self.screen.display):
+                    shown = styled(self.screen)
+                self.stream.feed(child.read_nonblocking(4096))
+        child.close(force=True)
+        return shown
 
 
 def styled(screen: pyte.Screen) -> Text:
@@ -58,25 +64,45 @@ def styled(screen: pyte.Screen) -> Text:
         line = Text()
         for column in range(screen.columns):
             character = screen.buffer[row][column]
-            color = None if character.fg == "default" else character.fg
-            line.append(character.data, Style(color=color, bold=character.bold))
+            style = Style(color=rich_color(character.fg), bgcolor=rich_color(character.bg), bold=character.bold)
+            line.append(character.data, style)
         line.rstrip()
         lines.append(line)
     return Text("\n").join(lines)
 
 
-@click.command(help=__doc__)
-def main() -> None:
-    """Record and write."""
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder, "tales.txt").write_bytes((PROJECT / "data" / "tales.txt").read_bytes())
-        shown = record(Path(folder))
+def rich_color(color: str) -> str | None:
+    """Pyte's name of a color in Rich's words."""
+    if color == "default":
+        return None
+    return f"#{color}" if re.fullmatch("[0-9a-f]{6}", color) else color.replace("bright", "bright_")
+
+
+def write(name: str, shown: Text) -> None:
+    """Write a screen as docs/NAME.svg."""
     with open(os.devnull, "w") as nowhere:
         console = Console(record=True, width=COLUMNS, file=nowhere)
         console.print(shown)
     picture = console.export_svg(title="charrnn", unique_id="charrnn")
     # Pages load no fonts for a picture.
-    TARGET.write_text(re.sub(r"@font-face \{.*?\}\s*", "", picture, flags=re.DOTALL), encoding="utf-8")
+    target = PROJECT / "docs" / f"{name}.svg"
+    target.write_text(re.sub(r"@font-face \{.*?\}\s*", "", picture, flags=re.DOTALL), encoding="utf-8")
+
+
+@click.command(help=__doc__)
+def main() -> None:
+    """Record and write."""
+    tales = (PROJECT / "data" / "tales.txt").read_text(encoding="utf-8")
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "tales.txt").write_text(tales, encoding="utf-8")
+        Path(folder, "excerpt.txt").write_text("\n".join(tales.splitlines()[EXCERPT]) + "\n", encoding="utf-8")
+        shown = Terminal(Path(folder)).run(TRAIN)
+        if shown is None:
+            raise click.ClickException("the terminal never showed a live line")
+        write("terminal", shown)
+        terminal = Terminal(Path(folder))
+        terminal.run(EVALUATE)
+        write("surprise", styled(terminal.screen))
 
 
 if __name__ == "__main__":
