@@ -63,12 +63,12 @@ class Tally:
 
     @property
     def expected(self) -> list[Line]:
-        """The most expected lines, the first most of all."""
+        """The most expected lines, the first most of all; each text once."""
         return sorted(Line(-nats, number, text) for nats, number, text in self._expected)
 
     @property
     def unexpected(self) -> list[Line]:
-        """The least expected lines, the first least of all."""
+        """The least expected lines, the first least of all; each text once."""
         return sorted((Line(*line) for line in self._unexpected), reverse=True)
 
     def add(self, text: str, nats: Nats) -> None:
@@ -105,11 +105,7 @@ class Tally:
             if self._is_bytes:
                 text = text.encode("latin-1").decode("utf-8", "replace")
             for heap, value in ((self._unexpected, mean), (self._expected, -mean)):
-                item = (value, self._number, text)
-                if len(heap) < LISTED:
-                    heapq.heappush(heap, item)
-                else:
-                    heapq.heappushpop(heap, item)
+                _keep(heap, (value, self._number, text))
         self._text, self._line_nats, self._line_count = "", 0.0, 0
         self._number += 1
 
@@ -122,6 +118,18 @@ class Tally:
         kinds[(kinds == _WITHIN) & (before != _WITHIN)] = _FIRST
         self._last = text[-1:] or self._last
         return kinds
+
+
+def _keep(heap: list[tuple[float, int, str]], item: tuple[float, int, str]) -> None:
+    """Keep the `LISTED` largest items, and of those with one text only the largest."""
+    if len(heap) == LISTED and item <= heap[0]:
+        return
+    same = next((at for at, (_, _, text) in enumerate(heap) if text == item[2]), None)
+    if same is None:
+        (heapq.heappush if len(heap) < LISTED else heapq.heappushpop)(heap, item)
+    elif item > heap[same]:
+        heap[same] = item
+        heapq.heapify(heap)
 
 
 def _kind(character: str) -> int:
