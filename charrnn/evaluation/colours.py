@@ -63,10 +63,11 @@ class Painter:
 
 
 def _style(level: int, colours: int) -> str:
-    letters = "97" if level >= _LIGHT_LETTERS else "30"
+    # Black and white by number: themes make something else of their names.
+    is_light = level >= _LIGHT_LETTERS
     if colours == 256:
-        return f"\x1b[{letters};48;5;{_OF_256[level]}m"
-    return f"\x1b[{letters};48;2;{';'.join(map(str, _COLOURS[level]))}m"
+        return f"\x1b[38;5;{231 if is_light else 16};48;5;{_OF_256[level]}m"
+    return f"\x1b[38;2;{'255;255;255' if is_light else '0;0;0'};48;2;{';'.join(map(str, _COLOURS[level]))}m"
 
 
 def colours_of(is_terminal: bool, environment: Mapping[str, str] = os.environ) -> int:
