@@ -206,6 +206,7 @@ def test_ctrl_c_ends_all_processes_quietly(larger: Path, tmp_path: Path) -> None
     with subprocess.Popen(
         [sys.executable, "-m", "charrnn", "evaluate", "long.txt", "--checkpoint", str(larger / "checkpoints/tales")],
         cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True, start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a job in the background has it ignored
     ) as process:  # fmt: skip
         assert process.stderr is not None
         assert process.stderr.readline().startswith("reading ")
