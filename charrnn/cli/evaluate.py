@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import itertools
 import os
 import sys
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from charrnn.cli.options import PATH, Command, complete_run, debug_option, folder_option, number
+from charrnn.cli.options import PATH, Command, checkpoint_option, debug_option, folder_option, number
 from charrnn.messages import say, show_reading
 from charrnn.ranges import Range
 from charrnn.stdout import write_text
@@ -34,12 +35,7 @@ if TYPE_CHECKING:
     metavar="N",
     help="Forget everything after every N characters, as models without a carried state do.",
 )
-@click.option(
-    "--checkpoint",
-    metavar="WHERE",
-    shell_complete=complete_run,
-    help="A run's name or folder, or a checkpoint file.  [default: the most recently trained run]",
-)
+@checkpoint_option
 @click.option(
     "--show", is_flag=True, help="Print the text too, coloured by how much each character surprises the model."
 )
@@ -82,7 +78,10 @@ def evaluate(
             painted = (part for text, nats in pieces for part in painter.paint(text, nats))
             if not write_text(itertools.chain([painter.legend()], painted, ["\n"]), is_painted=True):
                 return
-        result = pieces.end()
+        else:
+            collections.deque(pieces, maxlen=0)  # read all, keep none
+        result = pieces.result
+        assert result is not None
         write_text([evaluation.as_json(result)] if as_json else evaluation.as_text(result))
 
 
@@ -92,12 +91,12 @@ def _size(file: str) -> int:
 
 
 class _Followed:
-    """The pieces of a scoring, whose progress is shown on stderr."""
+    """The pieces of a scoring, whose progress is shown on stderr, and then its result."""
 
     def __init__(self, scoring: evaluation.Scoring, total: int) -> None:
         self._scoring = scoring
         self._total = total
-        self._result: evaluation.Evaluation | None = None
+        self.result: evaluation.Evaluation | None = None
 
     def __iter__(self) -> Iterator[tuple[str, Nats]]:
         done = 0
@@ -109,13 +108,6 @@ class _Followed:
                 show_reading(min(done, self._total - 1), self._total)
                 yield text, nats
         except StopIteration as end:
-            self._result = end.value or self._result  # there is a value only the first time
+            self.result = end.value
         finally:
             show_reading(self._total, self._total)
-
-    def end(self) -> evaluation.Evaluation:
-        """The result, after the remaining pieces."""
-        for _ in self:
-            pass
-        assert self._result is not None
-        return self._result

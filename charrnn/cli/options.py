@@ -78,6 +78,12 @@ experiment_option = partial(click.option, cls=ExperimentOption)
 debug_option = click.option(
     "--debug", is_flag=True, expose_value=False, callback=_set_debug, help="Show a traceback when something fails."
 )
+checkpoint_option = click.option(
+    "--checkpoint",
+    metavar="WHERE",
+    shell_complete=complete_run,
+    help="A run's name or folder, or a checkpoint file.  [default: the most recently trained run]",
+)
 folder_option = click.option(
     "--checkpoints-dir",
     "folder",

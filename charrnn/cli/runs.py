@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
 from charrnn.cli.options import Command, debug_option, folder_option
@@ -18,10 +16,10 @@ from charrnn.stdout import write_text
 def runs(as_json: bool, folder: str) -> None:
     """List the runs, most recently trained first."""
     from charrnn.runs import listing
-    from charrnn.runs.folder import all_runs
+    from charrnn.runs.folder import all_runs, no_runs_in
 
     entries = listing.list_runs(all_runs(folder, say))
     if not entries:
-        say(f"no runs in {Path(folder).absolute()} yet: train one with charrnn train FILE")
+        say(no_runs_in(folder))
         return
     write_text(listing.as_json(entries) if as_json else listing.as_table(entries))

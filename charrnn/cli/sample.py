@@ -10,7 +10,7 @@ from itertools import repeat
 
 import click
 
-from charrnn.cli.options import PATH, Command, complete_run, debug_option, folder_option, number
+from charrnn.cli.options import PATH, Command, checkpoint_option, debug_option, folder_option, number
 from charrnn.messages import say, show_reading
 from charrnn.network.network import Network
 from charrnn.runs.checkpoint import load
@@ -95,12 +95,7 @@ def _as_utf8(_: click.Context, __: click.Parameter, text: str | None) -> str | N
     help="Report passages of the new text (not the prime) that are copied from PATH, for example the training text; "
     "on a terminal, also highlight them. The text then appears only once it is complete.",
 )
-@click.option(
-    "--checkpoint",
-    metavar="WHERE",
-    shell_complete=complete_run,
-    help="A run's name or folder, or a checkpoint file.  [default: the most recently trained run]",
-)
+@checkpoint_option
 @click.option("--json", "as_json", is_flag=True, help="Write each sample as one line of JSON, with probabilities.")
 @folder_option
 @debug_option

@@ -23,7 +23,7 @@ from charrnn.sampling.copying import read_original
 from charrnn.sampling.streams import beginning
 from charrnn.text.corpus import Corpus, Reading, read_corpus
 from charrnn.text.reading import names_of, open_files
-from charrnn.text.vocabulary import Ids, boundary_mark, look_up
+from charrnn.text.vocabulary import Ids, Vocabulary, boundary_mark, look_up
 from charrnn.text.windows import SEQUENTIAL, WARM_UP, validation_streams
 
 _SHOWN = 80  # characters of a line
@@ -61,7 +61,7 @@ def evaluate_file(model: Checkpoint, file: str, width: int | None, cores: int) -
     """Score a text from its start.
 
     The model reads it in parallel streams that carry their state, each warmed up on the text before it. Characters that
-    the model does not know are read and scored as the unknown symbol, or left out where there is none.
+    the model does not know are read and scored as the unknown symbol; if the vocabulary has none, they are left out.
 
     Args:
         model: the model.
@@ -73,7 +73,7 @@ def evaluate_file(model: Checkpoint, file: str, width: int | None, cores: int) -
         CharrnnError: the file cannot be read, or has nothing to score.
     """
     vocabulary, unknown = model.vocabulary, 0
-    tally, compressor = Tally(vocabulary.kind == "bytes"), _Compressor()
+    tally, compressor = Tally(vocabulary.kind == "bytes"), _Compressor(vocabulary)
     original = read_original(file, vocabulary, model.settings.encoding)
     has_symbol = vocabulary.unknown is not None
     table = vocabulary.unrestricted.table()
@@ -85,7 +85,7 @@ def evaluate_file(model: Checkpoint, file: str, width: int | None, cores: int) -
         before: Ids = beginning(vocabulary, np.zeros(0, vocabulary.dtype)) if width is None else np.zeros(0, np.uint8)
         size = BLOCK if width is None else max(1, BLOCK // width) * width
         for text in _blocks(original.text(), size + (width is not None), size):
-            compressor.add(text, "latin-1" if vocabulary.kind == "bytes" else "utf-8")
+            compressor.add(text)
             found = look_up(table, text)
             unknown += int((found == strange).sum())
             places = np.arange(len(found)) if has_symbol else np.flatnonzero(found != strange)
@@ -151,7 +151,7 @@ def evaluate_validation(model: Checkpoint, files: Sequence[str], width: int | No
     unknown = 0 if vocabulary.unknown is None else int((rows.ids[:, 1:][rows.scored] == vocabulary.unknown).sum())
     xz = None
     if limit == part:
-        compressor = _Compressor()
+        compressor = _Compressor(vocabulary)
         compressor.add("".join(characters[corpus.ids[corpus.validation_start :]]))
         xz = compressor.bits()
     return Evaluation(name, part, unknown, tally, xz)
@@ -183,14 +183,15 @@ def _blocks(pieces: Iterable[str], first: int, size: int) -> Iterator[str]:
 class _Compressor:
     """Measures what xz makes of a text in pieces."""
 
-    def __init__(self) -> None:
+    def __init__(self, vocabulary: Vocabulary) -> None:
         self.characters = 0
+        self._encoding = "latin-1" if vocabulary.kind == "bytes" else "utf-8"
         self._size = 0
         self._xz = lzma.LZMACompressor()
 
-    def add(self, text: str, encoding: str = "utf-8") -> None:
+    def add(self, text: str) -> None:
         self.characters += len(text)
-        self._size += len(self._xz.compress(text.encode(encoding)))
+        self._size += len(self._xz.compress(text.encode(self._encoding)))
 
     def bits(self) -> float | None:
         """Bits per character; call this last."""

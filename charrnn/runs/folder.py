@@ -297,6 +297,11 @@ def all_runs(folder: str, note: Note = ignore_note) -> list[Run]:
         raise CharrnnError(f"{folder}: cannot be read: {error.strerror or error}") from None
 
 
+def no_runs_in(folder: str) -> str:
+    """What to tell the user about a folder without runs."""
+    return f"no runs in {Path(folder).absolute()} yet: train one with charrnn train FILE"
+
+
 def find_run(name: str | None, folder: str, note: Note = ignore_note) -> Run:
     """The run that a user names by its name or its folder's path. Without a name, the most recently trained run.
 
@@ -309,9 +314,7 @@ def find_run(name: str | None, folder: str, note: Note = ignore_note) -> Run:
         runs = all_runs(folder, note)
         if not runs:
             raise CharrnnError(
-                f"no runs in {Path(folder).absolute()} yet: train one with charrnn train FILE, "
-                "or use --checkpoints-dir to choose a folder that has runs",
-                exit_code=2,
+                f"{no_runs_in(folder)}, or use --checkpoints-dir to choose a folder that has runs", exit_code=2
             )
         return runs[0]
     for path in (Path(folder) / name, Path(name)):
