@@ -35,8 +35,9 @@ def load(where: str | os.PathLike[str] | None = None) -> LanguageModel:
     """Load a trained model for generating and scoring text.
 
     Args:
-        where: a run's name or folder, or a checkpoint file; None loads the most recently trained run. charrnn looks
-            for names in `checkpoints`, or in the folder that the environment variable CHARRNN_CHECKPOINTS_DIR names.
+        where: a run's name or folder, a checkpoint file, or "starter" for the model that comes with charrnn; None
+            loads the most recently trained run or, if there is none, the starter. charrnn looks for names in
+            `checkpoints`, or in the folder that the environment variable CHARRNN_CHECKPOINTS_DIR names.
 
     Raises:
         CharrnnError: there is no such checkpoint, or it cannot be read.

@@ -22,7 +22,7 @@ def small_checkpoint(characters: str = '\na"\\\u00e9\U0001f600') -> Checkpoint:
     settings = Settings(
         vocabulary="text", encoding="utf-8", errors="strict", embedding=2, units=4, layers=1, cell="lstm", dropout=0.1,
         batch_size=3, seq_length=8, learning_rate=0.005, epochs=2, minutes=None, seed=7, precision="auto",
-        init_from=None, split_at=None,
+        init_from=None, source=None, split_at=None,
     )  # fmt: skip
     vocabulary = Vocabulary("text", characters).restricted(characters[:-1], characters[:-2])
     random = np.random.default_rng(0)

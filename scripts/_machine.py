@@ -44,7 +44,7 @@ def untrained(layers: int, units: int, embedding: int = 64) -> Checkpoint:
     settings = Settings(
         vocabulary="ascii", encoding="utf-8", errors="strict", embedding=embedding, units=units, layers=layers,
         cell="lstm", dropout=0.0, batch_size=32, seq_length=64, learning_rate=0.005, epochs=1, minutes=None, seed=1,
-        precision="auto", init_from=None, split_at=None,
+        precision="auto", init_from=None, source=None, split_at=None,
     )  # fmt: skip
     vocabulary = Vocabulary.ascii()
     random = np.random.default_rng(0)

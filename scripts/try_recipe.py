@@ -17,6 +17,9 @@ A recipe is NAME=VALUE, each with a default:
                                                 weights of its own
     pairs triples                               rows added to the embedding of a character: 1: one for each pair of it
                                                 and the character before; N: one of N, by a hash of the last three
+    start                                       a run or a checkpoint file to start from, or starter
+    pull                                        towards the weights that it started from, as weight_decay is towards
+                                                zero (L2-SP: Li et al., 2018)
     muon                                        1: orthogonal updates for the recurrent layers' kernels, each gate by
                                                 itself (Jordan et al., 2024), as long as Adam's usually are
 
@@ -24,7 +27,8 @@ It runs on one core, so that two of them side by side do not meet; the batch is 
 differs from that of `charrnn train` by rounding and by its masks. Prints a line at each tenth, the loss of
 the weights and of their average over the whole validation part in parallel streams, and at the end the
 average's in one sequential pass and by nanoGPT's protocol: windows of 256 characters, each from the zero
-state, the mean over all positions.
+state, the mean over all positions. With start, also those of means of the average and the weights that it started
+from (Wortsman et al., 2022).
 """
 
 from __future__ import annotations
@@ -45,7 +49,7 @@ from charrnn.planning.schedule import WARM_UP_STEPS
 DEFAULTS: dict[str, Any] = {
     "updates": 3000, "weight_decay": 0.05, "average_decay": 0.998, "beta_2": 0.999, "clip": 1.0, "schedule": "cosine",
     "last": 0.05, "masks": "step", "weight_drop": 0.0, "row_drop": 0.0, "residual": 0, "layer_norm": 0, "pairs": 0,
-    "triples": 0, "muon": 0,
+    "triples": 0, "muon": 0, "start": "", "pull": 0.0,
 }  # fmt: skip
 WINDOW = 256  # characters, of nanoGPT's protocol
 _ROWS = ("pairs", "triples")
@@ -95,6 +99,8 @@ def main(text: str, recipe: tuple[str, ...], core: int) -> None:
     tf.config.threading.set_inter_op_parallelism_threads(1)
     tf.config.threading.set_intra_op_parallelism_threads(1)
     from charrnn.planning.defaults import default_settings
+    from charrnn.planning.warm_start import load_source
+    from charrnn.runs.folder import DEFAULT_FOLDER
     from charrnn.text.corpus import read_corpus
     from charrnn.text.reading import open_files
     from charrnn.text.windows import validation_streams
@@ -178,7 +184,11 @@ def main(text: str, recipe: tuple[str, ...], core: int) -> None:
     class Optimizer(training.FusedAdam):
         """With Muon for the recurrent layers' kernels: Newton and Schulz's iteration with Jordan's coefficients."""
 
+        starts: dict[str, Any] = {}  # noqa: RUF012 - the weights that the pull is towards, by the variables' paths
+
         def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+            if tried["pull"]:
+                variable.assign_sub(learning_rate * tried["pull"] * (variable - self.starts[variable.path]))
             gates = CELLS[given["cell"]].GATES
             if not tried["muon"] or variable.shape.rank != 2 or variable.shape[1] != gates * given["units"]:
                 super().update_step(gradient, variable, learning_rate)
@@ -200,11 +210,18 @@ def main(text: str, recipe: tuple[str, ...], core: int) -> None:
     training.CharacterModel, training.FusedAdam = Model, Optimizer
     training.CLIP_NORM, training.WEIGHT_DECAY = tried["clip"], tried["weight_decay"]
     training.AVERAGE_DECAY = tried["average_decay"]
-    corpus = read_corpus(open_files([text]))
+    corpus, source = read_corpus(open_files([text])), None
+    if tried["start"]:
+        source = load_source(tried["start"], DEFAULT_FOLDER)
+        corpus = corpus.extended(source.model.vocabulary)
+        for name in ("cell", "layers", "units", "embedding"):
+            given[name] = getattr(source.model.settings, name)
     settings = default_settings(
         corpus.training_characters, {**given, "epochs": 1, "vocabulary": corpus.vocabulary.kind}
     )
-    trainer = training.Trainer(settings, corpus, Layout(True, given["precision"], 1))
+    trainer = training.Trainer(settings, corpus, Layout(True, given["precision"], 1), source)
+    Optimizer.starts = {weight.path: tf.constant(weight.numpy()) for weight in trainer.model.trainable_variables}
+    first = trainer.model.to_numpy()
     trainer.optimizer.beta_2 = tried["beta_2"]
     part = len(corpus.ids) - corpus.validation_start
     trainer.validation = validation_streams(corpus.ids, corpus.validation_start, settings.seq_length, limit=part)
@@ -219,6 +236,11 @@ def main(text: str, recipe: tuple[str, ...], core: int) -> None:
                 f"{(time.monotonic() - began) / 60:.1f} min"
             )
             losses = []
+    last = trainer.average.to_numpy()
+    for share in (0.25, 0.5, 0.75) if tried["start"] else ():
+        trainer.average.from_numpy({name: share * last[name] + (1 - share) * first[name] for name in last})
+        click.echo(f"with a share of {1 - share} of the first weights: val {trainer.validate():.4f}")
+    trainer.average.from_numpy(last)
     # By the model itself: the NumPy network knows nothing of what is only tried.
     trainer.validation = validation_streams(
         corpus.ids, corpus.validation_start, settings.seq_length, limit=part, streams=1

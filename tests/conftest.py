@@ -111,7 +111,7 @@ def chain_model(vocabulary: Vocabulary, text: str, noise: float = 0.0) -> Checkp
     settings = Settings(
         vocabulary=vocabulary.kind, encoding="utf-8", errors="strict", embedding=size, units=size, layers=1,
         cell="rnn", dropout=0.0, batch_size=1, seq_length=1, learning_rate=0.005, epochs=1, minutes=None, seed=1,
-        precision="float32", init_from=None, split_at=None,
+        precision="float32", init_from=None, source=None, split_at=None,
     )  # fmt: skip
     weights = {name: np.zeros(shape, np.float32) for name, shape in weight_shapes(settings.network(vocabulary)).items()}
     weights["embedding"] = np.eye(size, dtype=np.float32)

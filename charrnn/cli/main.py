@@ -19,6 +19,8 @@ from charrnn.surroundings import prepare_for_the_command
 _COMMANDS = {
     "corpus": "Get a well-known text to train on.",
     "evaluate": "Measure how well a model predicts texts.",
+    "export": "Write a model as a .keras file.",
+    "page": "Make a web page in which a model runs.",
     "plot-loss": "Plot the training and validation loss of runs.",
     "runs": "List the runs.",
     "sample": "Write new text from a trained model.",

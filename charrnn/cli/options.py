@@ -68,10 +68,12 @@ PATH = click.Path(allow_dash=True, readable=False)
 
 
 def complete_run(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
-    """For the shell: the names of runs that start with the typed text."""
+    """For the shell: the names of runs, and the starter's, that start with the typed text."""
+    from charrnn.runs import starter
     from charrnn.runs.folder import all_runs
 
-    return [run.name for run in all_runs(ctx.params.get("folder") or "checkpoints") if run.name.startswith(incomplete)]
+    names = [*(run.name for run in all_runs(ctx.params.get("folder") or "checkpoints")), starter.NAME]
+    return [name for name in names if name.startswith(incomplete)]
 
 
 experiment_option = partial(click.option, cls=ExperimentOption)
@@ -82,7 +84,8 @@ checkpoint_option = click.option(
     "--checkpoint",
     metavar="WHERE",
     shell_complete=complete_run,
-    help="A run's name or folder, or a checkpoint file.  [default: the most recently trained run]",
+    help="A run's name or folder, a checkpoint file, or starter for the model that comes with charrnn.  "
+    "[default: the most recently trained run; if there is none, the starter]",
 )
 folder_option = click.option(
     "--checkpoints-dir",

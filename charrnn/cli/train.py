@@ -36,7 +36,9 @@ from charrnn.runs.records import CHOICES, RANGES
     "--init-from",
     metavar="WHERE",
     shell_complete=complete_run,
-    help="Start with the network and weights of another run (its name or folder) or of a checkpoint file.",
+    help="Start with the network and weights of another run (its name or folder), of a checkpoint file or of the model "
+    "that comes with charrnn (starter), or start from nothing (none).  [default: starter, unless the text is unlike "
+    "English, or an option below asks for another network]",
 )
 @experiment_option(
     "--units",

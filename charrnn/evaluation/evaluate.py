@@ -129,7 +129,7 @@ def evaluate_validation(model: Checkpoint, files: Sequence[str], width: int | No
         settings.vocabulary, settings.encoding, settings.errors, vocabulary.writes_boundary, settings.split_at
     )
     name = names_of(files)
-    corpus = read_corpus(open_files(files), how, model=vocabulary, folder=texts)
+    corpus = read_corpus(open_files(files), how, folder=texts).extended(vocabulary)
     if CorpusIdentity.of(corpus) != model.corpus or corpus.vocabulary.characters != vocabulary.characters:
         raise CharrnnError(
             f"{name}: is not the text that the model was trained on, whose validation part --validation scores; "

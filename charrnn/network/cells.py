@@ -20,6 +20,7 @@ class Cell:
         GATES: the number of blocks of H columns in its kernels.
         STATE: the names of the tensors that make up its state; the first is its output.
         RESIDUAL: whether the layer adds the output of the layer below to its own, which the layers above then read.
+        STOCK: whether Keras has a layer that computes the same.
         TITLE: its name in messages.
         h: its output, (H, B); each step overwrites it. Call `multiply` before the first step.
         outputs: what the layers above read: h, or with a residual connection, h and the outputs of the layer below.
@@ -28,6 +29,7 @@ class Cell:
 
     GATES: ClassVar[int] = 1
     RESIDUAL: ClassVar[bool] = False
+    STOCK: ClassVar[bool] = True
     TITLE: ClassVar[str]
     STATE: ClassVar[tuple[str, ...]] = ("h",)
 
@@ -75,6 +77,11 @@ class Cell:
     def state(self) -> tuple[Array, ...]:
         """A copy of the state for the next step, each (B, H)."""
         return (self.h.T.copy(),)
+
+    @property
+    def memory(self) -> Array:
+        """What the layer remembers, (H, B), a view: c of an LSTM, h of the others."""
+        return self.h
 
     def multiply(self) -> None:
         """Multiply h by the kernel: the recurrent part of the next step, and of h, `above` without its bias."""
@@ -130,6 +137,10 @@ class _Lstm(Cell):
     def state(self) -> tuple[Array, ...]:
         return self.h.T.copy(), self._c.T.copy()
 
+    @property
+    def memory(self) -> Array:
+        return self._c
+
     def advance(self, x: Array) -> None:
         gates, sigmoids, i_f, c, h = self._gates, self._sigmoids, self._i_f, self._c, self.h
         np.add(self._recurrent, x, gates)
@@ -154,6 +165,7 @@ class _CoupledLstm(Cell):
     GATES = 3
     STATE = ("h", "c")
     RESIDUAL = True
+    STOCK = False
     TITLE = "coupled LSTM"
 
     def __init__(self, rows: int, kernel: Array, recurrent_bias: Array, bias: Array, state: tuple[Array, ...]) -> None:
@@ -171,6 +183,10 @@ class _CoupledLstm(Cell):
 
     def state(self) -> tuple[Array, ...]:
         return self.h.T.copy(), self._c.T.copy()
+
+    @property
+    def memory(self) -> Array:
+        return self._c
 
     def advance(self, x: Array) -> None:
         gates, sigmoids, g, c = self._gates, self._sigmoids, self._g, self._c

@@ -63,12 +63,15 @@ class Network:
         cells = [self._cell(*layer, part) for layer, part in zip(self._layers, state, strict=True)]
         return Reader(self._table, self._gates, cells)
 
-    def forward(self, ids: npt.NDArray[np.integer], state: State) -> tuple[Array, State]:
+    def forward(
+        self, ids: npt.NDArray[np.integer], state: State, memories: list[Array] | None = None
+    ) -> tuple[Array, State]:
         """Read characters, one layer after the other.
 
         Args:
             ids: (B, T).
             state: the state before ids[:, 0], from `zero_state` or an earlier call; left unchanged.
+            memories: if given, each layer's memory after each character, (T, H, B), is appended.
 
         Returns:
             Logits of the character after each of them, (B, T, V), and the state after the last.
@@ -79,10 +82,14 @@ class Network:
         for (rows, kernel, recurrent_bias, bias), part in zip(self._layers, state, strict=True):
             cell = self._cell(rows, kernel[:rows], recurrent_bias, bias[:0], part)
             outputs = np.empty((*x.shape[:2], self.config.units), np.float32)  # (T, B, H)
+            if memories is not None:
+                memories.append(np.empty((len(x), *cell.h.shape), np.float32))
             cell.multiply()
             for t in range(len(x)):
                 cell.step(x[t].T)
                 outputs[t] = cell.h.T
+                if memories is not None:
+                    memories[-1][t] = cell.memory
             new_state.append(cell.state())
             if below is not None:
                 outputs += below

@@ -164,6 +164,7 @@ def default_settings(characters: int, given: Mapping[str, Any], speed: float = 1
         "seed": 1,
         "precision": "auto",
         "init_from": None,
+        "source": None,
         "split_at": None,
         **given,
         "batch_size": batch_size,

@@ -25,8 +25,8 @@ from charrnn.planning.defaults import (
     usual_minutes,
 )
 from charrnn.planning.machine import machine_class, memory_limit, usable_cores
-from charrnn.planning.warm_start import Source, load_source
-from charrnn.runs import checkpoint
+from charrnn.planning.warm_start import Source, load_source, starter_for
+from charrnn.runs import checkpoint, starter
 from charrnn.runs.folder import DEFAULT_FOLDER, FOLDER_VARIABLE, Run, run_named
 from charrnn.runs.records import MAX_SEPARATOR, Checkpoint, CorpusIdentity, Settings
 from charrnn.text.corpus import Corpus, Reading, read_corpus
@@ -123,10 +123,18 @@ def plan_training(call: Call, note: Note) -> Job | str:
     texts = Path(call.folder) / TEXTS_FOLDER
     sources = open_files(files, call.glob, texts, notes.append)
     run.check_writable()
+    if run.name in (starter.NAME, starter.NOTHING) and not run.exists():
+        raise CharrnnError(
+            f"a new run cannot be called {run.name}, a word that --init-from has its own meaning for: choose another "
+            "name with --name",
+            exit_code=2,
+        )
     resume = None if call.fresh else load_last(run)
     commands = _commands(call, run, given.get("split_at") if resume is None else resume.settings.split_at)
     source = None
-    if "init_from" in given:
+    if given.get("init_from") == starter.NOTHING:
+        given = {**given, "init_from": None}
+    elif "init_from" in given:
         try:
             source = load_source(given["init_from"], call.folder)
         except CharrnnError as error:
@@ -135,7 +143,7 @@ def plan_training(call: Call, note: Note) -> Job | str:
             raise CharrnnError(
                 f"{error}; to continue {run.folder}, leave out --init-from", exit_code=error.exit_code
             ) from None
-        given = {**given, "init_from": source.checksum}
+        given = {**given, **source.identity}
     model = None
     if resume is not None:
         _refuse_changes(run, resume.settings, resume.progress.finished, given, commands.go_on)
@@ -157,7 +165,14 @@ def plan_training(call: Call, note: Note) -> Job | str:
         several=model.writes_boundary if resume and model else len(sources) > 1 or "split_at" in given,
         split_at=given.get("split_at"),
     )
-    corpus = read_corpus(sources, reading, notes.append, model, texts)
+    corpus = read_corpus(sources, reading, notes.append, texts)
+    if resume is None and _may_start_from_starter(call.given):
+        source = starter_for(corpus, notes.append)
+        if source is not None:
+            given = {**given, **source.identity, **source.settings(given)}
+            model = source.model.vocabulary
+    if model is not None:
+        corpus = corpus.extended(model)
     if source is not None:
         notes.append(source.summary(corpus.vocabulary))
     if resume is None:
@@ -189,6 +204,15 @@ def plan_training(call: Call, note: Note) -> Job | str:
     minutes = usual_minutes(corpus.training_characters, given, speed)
     final_characters = final_characters_for(corpus.validation_characters, settings, minutes)
     return Job(call, run, corpus, settings, precision, final_characters, resume, source, commands)
+
+
+_OF_NETWORK = {"units", "layers", "cell", "embedding"}
+"""The options that ask for another network than the starter's."""
+
+
+def _may_start_from_starter(given: Mapping[str, Any]) -> bool:
+    """Whether the given options leave it to charrnn what a new run starts from."""
+    return "init_from" not in given and not _OF_NETWORK & given.keys() and given.get("vocabulary") != "bytes"
 
 
 def _separator(typed: str) -> str:
@@ -247,14 +271,15 @@ def _refuse_changes(run: Run, settings: Settings, finished: bool, given: Mapping
         )
 
     changed = {name: value for name, value in given.items() if getattr(settings, name) != value}
+    changed.pop("source", None)  # which may have another name now
     if not changed:
         return
     old = {name: getattr(settings, name) for name in changed}
     if "epochs" in changed or "minutes" in changed:  # at most one of the two is set
         old |= {"epochs": settings.epochs, "minutes": settings.minutes}
     if "init_from" in changed:  # a checksum, which means nothing to the user
-        began = "from a different checkpoint than --init-from names" if settings.init_from else "without --init-from"
-        how = f"was started {began}"
+        began = (settings.source or "another checkpoint") if settings.init_from else "nothing"
+        how = f"was started from {began}, not from what --init-from names"
     else:
         before = [option(n, v) for n, v in old.items() if v is not None]
         if "epochs" in old and settings.open_ended:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from charrnn import CharrnnError
-from charrnn.messages import plural
+from charrnn.messages import Note, plural
 from charrnn.network.cells import CELLS, Array
-from charrnn.network.network import Network
-from charrnn.runs import checkpoint
-from charrnn.runs.folder import find_checkpoint
+from charrnn.network.network import Network, log_probabilities
+from charrnn.runs import checkpoint, starter
+from charrnn.runs.folder import checkpoint_name, find_checkpoint
 from charrnn.runs.records import Checkpoint
 from charrnn.text.corpus import Corpus
 from charrnn.text.vocabulary import Vocabulary
@@ -38,9 +38,9 @@ class Source:
     model: Checkpoint
 
     @property
-    def checksum(self) -> str:
-        """The checksum that the run stores to recognise this model."""
-        return checkpoint.checksum(self.model)
+    def identity(self) -> dict[str, str]:
+        """What the run stores to recognise this model, by the names in `records.Settings`."""
+        return {"init_from": checkpoint.checksum(self.model), "source": checkpoint_name(self.path)}
 
     def settings(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """The settings that a run takes over: the network's sizes and the kind of vocabulary (None: the text decides).
@@ -74,17 +74,44 @@ class Source:
         settings, source = self.model.settings, self.model.vocabulary
         known = len(source.known_characters)
         new = sum(character not in source for character in vocabulary.seen_characters)
+        is_starter = self.path == starter.PATH
         return (
-            f"starting from {self.path}: {settings.layers} x {settings.units} {CELLS[settings.cell].TITLE}, "
+            f"starting from {'the starter, which has read English books' if is_starter else self.path}: "
+            f"{settings.layers} x {settings.units} {CELLS[settings.cell].TITLE}, "
             f"{plural(known, 'byte' if source.kind == 'bytes' else 'character')} known, {new:,} new"
+            + (f" (--init-from {starter.NOTHING} starts from nothing)" if is_starter else "")
         )
+
+    def surprise(self, corpus: Corpus) -> float:
+        """The loss of the model, before any training, on pieces from all over a text: nats per character.
+
+        Args:
+            corpus: the text; a character that the model does not know counts as the closest one, or as unknown.
+        """
+        own, vocabulary = self.model.vocabulary, corpus.vocabulary
+        close = [own.nearest(c) or c for c in vocabulary.characters]
+        ids_of = [own.id_of(c if c in own else like[0]) for c, like in zip(vocabulary.characters, close, strict=True)]
+        ids_of += [own.unknown, own.boundary]  # of the symbols that follow the characters
+        table = np.array([own.unknown if id is None else id for id in ids_of], np.int64)
+        pieces, length = _SURVEY
+        length = min(length, corpus.training_characters)
+        starts = np.linspace(0, corpus.training_characters - length, pieces).astype(int)
+        ids = table[np.stack([corpus.ids[start : start + length] for start in starts])]
+        network = Network(self.model.config, self.model.weights)
+        logits, _ = network.forward(ids, network.zero_state(len(ids)))
+        read = length // 4  # before the model is expected to know what kind of text it is
+        logits, targets = logits[:, read:-1].reshape(-1, logits.shape[-1]), ids[:, read + 1 :].reshape(-1)
+        return -float(log_probabilities(logits, targets).mean())
 
     def initial_weights(self, corpus: Corpus, fresh: Mapping[str, Array]) -> dict[str, Array]:
         """The weights with which a model starts on a new text.
 
-        For a character that the source does not know, the embedding row and the softmax column are a new model's.
-        Its bias is its log frequency, raised to the level of the source's logits. The character therefore starts
-        about as probable as it is frequent, over the contexts that the source can read.
+        A character that the source does not know starts like the closest one that it knows: its ASCII equivalent, or
+        the letter without its accent. Of the two, the one that is rarer in the text starts rarer in all contexts.
+
+        Where there is no such character, the embedding row and the softmax column are a new model's. The bias is the
+        log frequency, raised to the level of the source's logits. The character therefore starts about as probable as
+        it is frequent, over the contexts that the source can read.
 
         Args:
             corpus: the text.
@@ -109,7 +136,44 @@ class Source:
         embedding[known] = weights["embedding"][ids]
         kernel[:, known] = weights["softmax.kernel"][:, ids]
         bias[known] = weights["softmax.bias"][ids]
+        for new, like, share in _likenesses(corpus, self.model.vocabulary):
+            embedding[new] = weights["embedding"][like]
+            kernel[:, new] = weights["softmax.kernel"][:, like]
+            bias[new] = weights["softmax.bias"][like] + np.log(share)
         return weights | {"embedding": embedding, "softmax.kernel": kernel, "softmax.bias": bias}
+
+
+_SURVEY = 32, 200  # pieces of a text, and the characters in each, by which charrnn judges whether the starter helps
+_MOST_NATS = 9.9
+"""A text that surprises the starter more, per character, is learned better from nothing. Runs: docs/starter.md."""
+
+
+def starter_for(corpus: Corpus, note: Note) -> Source | None:
+    """The starter, if a run on this text does better with it than from nothing.
+
+    Args:
+        corpus: the text.
+        note: called with one line if the starter is there, but would not help.
+
+    Raises:
+        CharrnnError: the starter cannot be read.
+    """
+    if not starter.is_installed():
+        return None
+    try:
+        source = load_source(starter.NAME, "")
+    except CharrnnError as error:
+        raise CharrnnError(
+            f"{error}: reinstall charrnn, or start from nothing with --init-from {starter.NOTHING}"
+        ) from None
+    nats = source.surprise(corpus)
+    if nats > _MOST_NATS:
+        note(
+            f"starting from nothing, since this text is unlike the English books that the starter has read "
+            f"({nats:.2f} nats per character; --init-from {starter.NAME} starts from it all the same)"
+        )
+        return None
+    return source
 
 
 def load_source(where: str, folder: str) -> Source:
@@ -124,6 +188,24 @@ def load_source(where: str, folder: str) -> Source:
     """
     path = find_checkpoint(where, folder)
     return Source(path, checkpoint.load(path))
+
+
+def _likenesses(corpus: Corpus, source: Vocabulary) -> Iterator[tuple[int, int, float]]:
+    """The characters of a text that start like one that the source knows.
+
+    Yields:
+        The character's id, the source's id of the one that it is like, and how often it occurs for each of those, at
+        most 1.
+    """
+    vocabulary, counts = corpus.vocabulary, corpus.training_counts
+    for character in vocabulary.seen_characters:
+        close = None if character in source else source.nearest(character)
+        if close is not None:
+            new, like, old = vocabulary.id_of(character), source.id_of(close[0]), vocabulary.id_of(close[0])
+            assert new is not None
+            assert like is not None
+            assert old is not None
+            yield new, like, min(1.0, max(1, counts[new]) / max(1, counts[old]))
 
 
 def _shared(new: Vocabulary, old: Vocabulary) -> tuple[list[int], list[int]]:

@@ -40,14 +40,17 @@ from charrnn.runs.records import (
 from charrnn.text.corpus import BOUNDARY_SHARES, training_size
 from charrnn.text.vocabulary import Vocabulary
 
-FORMATS = (2, 3, 4, 5, 6)
+FORMATS = (2, 3, 4, 5, 6, 7)
 """The formats that charrnn can read. Format 3 added the characters that a model knows and those that its text contains.
 Format 4 added the number of characters that the final loss covers. Format 5 added boundaries between texts.
-Format 6 added the coupled LSTM."""
+Format 6 added the coupled LSTM. Format 7 added the name of the source and weights of half width."""
 _METADATA_KEY = "charrnn"
 _MAX_HEADER = 1 << 24  # bytes: enough for 100 layers and every character of Unicode
 _MAX_VALUES = 20_000  # in a header: enough for 100 layers
 _MAX_INTEGER = 1 << 53  # above it, floats cannot represent every integer
+_MAX_NAME = 1000  # characters
+_TYPES = {"float32": ("F32", "<f4"), "float16": ("F16", "<f2")}
+"""Of the tensors, as safetensors and as NumPy name them."""
 
 _Shapes = dict[str, tuple[int, ...]]
 Buffer = bytes | memoryview
@@ -78,6 +81,8 @@ def _contents(checkpoint: Checkpoint) -> tuple[dict[str, Any], _Shapes, list[Buf
         del progress["final_characters"]
     if checkpoint.format < 5:
         del corpus["training"], settings["split_at"]
+    if checkpoint.format < 7:
+        del settings["source"]
     document = {
         "characters": vocabulary.characters if vocabulary.kind == "text" else None,
         "corpus": corpus,
@@ -89,19 +94,28 @@ def _contents(checkpoint: Checkpoint) -> tuple[dict[str, Any], _Shapes, list[Buf
         document |= {"known": vocabulary.known, "seen": vocabulary.seen}
     if checkpoint.format >= 5:
         document["boundary"] = "seen" if vocabulary.writes_boundary else "known" if vocabulary.has_boundary else None
+    if checkpoint.format >= 7:
+        document["weights"] = checkpoint.weights_type
     tensors = {**checkpoint.weights, **checkpoint.training}
-    body: list[Buffer] = [np.ascontiguousarray(tensors[name], "<f4").data.cast("B") for name in sorted(tensors)]
+    body: list[Buffer] = [
+        np.ascontiguousarray(tensors[name], _numpy_type(document)).data.cast("B") for name in sorted(tensors)
+    ]
     return document, {name: tensor.shape for name, tensor in tensors.items()}, body
+
+
+def _numpy_type(document: Mapping[str, Any]) -> np.dtype[Any]:
+    return np.dtype(_TYPES[document.get("weights", "float32")][1])
 
 
 def _head(document: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], checksum: str) -> bytes:
     """The bytes before the tensors: the header's length and the header, byte for byte as safetensors writes them."""
     text = json.dumps({**document, "checksum": checksum}, sort_keys=True, allow_nan=False)
     header: dict[str, Any] = {"__metadata__": {_METADATA_KEY: text}}
-    end = 0
+    kind, _ = _TYPES[document.get("weights", "float32")]
+    size, end = _numpy_type(document).itemsize, 0
     for name, shape in sorted(shapes.items()):
-        start, end = end, end + 4 * math.prod(shape)
-        header[name] = {"dtype": "F32", "shape": list(shape), "data_offsets": [start, end]}
+        start, end = end, end + size * math.prod(shape)
+        header[name] = {"dtype": kind, "shape": list(shape), "data_offsets": [start, end]}
     data = json.dumps(header, separators=(",", ":")).encode()
     data += b" " * (-len(data) % 8)  # aligns the tensors
     return len(data).to_bytes(8, "little") + data
@@ -127,11 +141,8 @@ def load(path: Path) -> Checkpoint:
     return _open_and_read(path, _read)
 
 
-def read_head(path: Path) -> tuple[Head, str]:
+def read_head(path: Path) -> Head:
     """Read what a checkpoint records about its run, but none of its tensors.
-
-    Returns:
-        The record and the checkpoint's checksum, which is not compared with the content.
 
     Raises:
         CharrnnError: the file does not exist, is not readable, or does not have a checkpoint's header.
@@ -191,11 +202,16 @@ def _read_head(file: BinaryIO, size: int) -> tuple[Head, dict[str, Any], str, _S
         keys |= {"known", "seen"}
     if document["format"] >= 5:
         keys |= {"boundary"}
+    if document["format"] >= 7:
+        keys |= {"weights"}
     _expect(document.keys() == keys, "unknown or missing keys in the configuration")
     boundary = document.get("boundary")
     _expect(boundary in (None, "known", "seen"), f"boundary is {brief(boundary)}")
+    weights_type = document.get("weights", "float32")
+    _expect(isinstance(weights_type, str) and weights_type in _TYPES, f"weights is {brief(weights_type)}")
     is_older = document["format"] < 5
-    settings = _dataclass(Settings, document["settings"], {"split_at": None} if is_older else {})
+    lacking = [name for name, first in (("split_at", 5), ("source", 7)) if document["format"] < first]
+    settings = _dataclass(Settings, document["settings"], dict.fromkeys(lacking))
     corpus = _corpus(document["corpus"], is_older, boundary == "seen")
     added = {} if document["format"] >= 4 else {"final_characters": corpus.validation_characters}
     progress = _dataclass(Progress, document["progress"], added)
@@ -217,10 +233,12 @@ def _read_head(file: BinaryIO, size: int) -> tuple[Head, dict[str, Any], str, _S
         training = {}
     else:
         _expect(
-            head == _head(document, {**weights, **training}, checksum),
+            weights_type == "float32" and head == _head(document, {**weights, **training}, checksum),
             "its header does not match its configuration",
         )
-    end = len(head) + sum(4 * math.prod(shape) for shape in [*weights.values(), *training.values()])
+    end = len(head) + sum(
+        _numpy_type(document).itemsize * math.prod(shape) for shape in [*weights.values(), *training.values()]
+    )
     _expect(size <= end, "the file continues after its last tensor")
     if size < end:
         raise _FormatError(_TRUNCATED)
@@ -230,9 +248,8 @@ def _read_head(file: BinaryIO, size: int) -> tuple[Head, dict[str, Any], str, _S
 _TRUNCATED = "truncated: the file ends before its last tensor does"
 
 
-def _read_record(file: BinaryIO, size: int) -> tuple[Head, str]:
-    head, _, checksum, *_ = _read_head(file, size)
-    return head, checksum
+def _read_record(file: BinaryIO, size: int) -> Head:
+    return _read_head(file, size)[0]
 
 
 def _read(file: BinaryIO, size: int) -> Checkpoint:
@@ -246,9 +263,9 @@ def _read(file: BinaryIO, size: int) -> Checkpoint:
     tensors: dict[str, Array] = {}
     at = 0
     for name, shape in sorted(shapes.items()):
-        tensor = np.frombuffer(body, "<f4", math.prod(shape), at).reshape(shape)
+        tensor = np.frombuffer(body, _numpy_type(document), math.prod(shape), at).reshape(shape)
         _expect(bool(np.isfinite(tensor).all()), f"{name} contains numbers that are not finite")
-        tensors[name] = tensor
+        tensors[name] = tensor.astype(np.float32, copy=False)
         at += tensor.nbytes
     return Checkpoint(
         head.settings,
@@ -258,6 +275,7 @@ def _read(file: BinaryIO, size: int) -> Checkpoint:
         weights={name: tensors[name] for name in weights},
         training={name: tensors[name] for name in training},
         format=document["format"],
+        weights_type=document.get("weights", "float32"),
     )
 
 
@@ -368,6 +386,8 @@ def _check(settings: Settings, progress: Progress, corpus: CorpusIdentity) -> No
     check(settings, "encoding", re.fullmatch("[0-9a-z_-]{1,40}", settings.encoding) is not None)
     check(settings, "split_at", settings.split_at is None or 1 <= len(settings.split_at) <= MAX_SEPARATOR)
     check(settings, "init_from", settings.init_from is None or _is_checksum(settings.init_from))
+    check(settings, "source", settings.source is None or 1 <= len(settings.source) <= _MAX_NAME)
+    _expect(settings.source is None or settings.init_from is not None, "a source without its checksum")
     check(progress, "step", progress.step <= progress.total_steps)
     check(progress, "validate_every", progress.validate_every >= 1)
     check(progress, "precision", progress.precision in PRECISIONS)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from charrnn import CharrnnError, files
 from charrnn.messages import Note, ignore_note, some_of
-from charrnn.runs import checkpoint, history
+from charrnn.runs import checkpoint, history, starter
 from charrnn.runs.history import Report
 from charrnn.runs.records import Checkpoint
 
@@ -329,17 +329,33 @@ def find_run(name: str | None, folder: str, note: Note = ignore_note) -> Run:
     raise CharrnnError(f"{name}: no such run in {folder}/{known}", exit_code=2)
 
 
+def checkpoint_name(path: Path) -> str:
+    """What people call a checkpoint: the starter, the run's name or the file's."""
+    if path == starter.PATH:
+        return starter.NAME
+    is_of_run = path.name in (Run(path.parent).best.name, Run(path.parent).last.name)
+    return path.absolute().parent.name if is_of_run else path.name
+
+
 def find_checkpoint(where: str | None, folder: str, note: Note = ignore_note) -> Path:
     """The file to sample from: a checkpoint file, or a run's best checkpoint.
 
     Args:
-        where: a run's name, its folder, a file, or None for the most recently trained run.
+        where: a run's name, its folder, a file, the starter's name, or None for the most recently trained run: in a
+            folder without runs, the starter.
         folder: the folder in which to look for runs.
-        note: if `where` is None, called with one line for each run that cannot be read.
+        note: if `where` is None, called with one line for each run that cannot be read, and if there is no run.
 
     Raises:
         CharrnnError: there is no such run or file.
     """
+    if where == starter.NAME:
+        if not starter.is_installed():
+            raise CharrnnError("this charrnn was installed without its starter: train a run with charrnn train FILE")
+        return starter.PATH
+    if where is None and starter.is_installed() and not all_runs(folder, note):
+        note(f"{no_runs_in(folder)}; until then, charrnn uses its starter, a model of English books")
+        return starter.PATH
     try:
         return find_run(where, folder, note).for_sampling()
     except CharrnnError:

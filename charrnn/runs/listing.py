@@ -29,7 +29,7 @@ class Entry:
         characters: number in its text.
         layers, units, cell: its network.
         init_from: the checksum of the checkpoint that it started from; None for a random start.
-        source: the run that has this checkpoint now; None if there is none.
+        source: the name of that checkpoint; None if there is none, or the run is of an earlier charrnn.
         step, total_steps: updates made, and in the whole training.
         best_loss: lowest validation loss, nats per character; None before the first validation.
         final_loss: of the best weights, once the run is finished, nats per character.
@@ -62,23 +62,17 @@ class Unreadable:
 
 def list_runs(runs: Sequence[Run]) -> list[Entry | Unreadable]:
     """Describe runs, in their order, from what their checkpoints record."""
-    names: dict[str, str] = {}  # of the runs, by the checksums of the checkpoints that others may have started from
     entries: list[Entry | Unreadable] = []
     for run in runs:
         try:
             is_locked = run.is_locked()  # first: a run that ends meanwhile is then not taken for a stopped one
-            head, checksum = checkpoint.read_head(run.for_sampling())
-            names.setdefault(checksum, run.name)
+            head = checkpoint.read_head(run.for_sampling())
             if run.can_continue():
-                head, checksum = checkpoint.read_head(run.last)
-                names.setdefault(checksum, run.name)
+                head = checkpoint.read_head(run.last)
             entries.append(_entry(run, head, is_locked))
         except (CharrnnError, OSError) as error:
             entries.append(Unreadable(run.name, str(error)))
-    return [
-        dataclasses.replace(entry, source=names.get(entry.init_from or "")) if isinstance(entry, Entry) else entry
-        for entry in entries
-    ]
+    return entries
 
 
 def _entry(run: Run, head: Head, is_locked: bool) -> Entry:
@@ -90,7 +84,7 @@ def _entry(run: Run, head: Head, is_locked: bool) -> Entry:
         settings.units,
         settings.cell,
         settings.init_from,
-        None,
+        settings.source,
         progress.step,
         progress.total_steps,
         progress.best_loss,

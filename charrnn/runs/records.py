@@ -11,7 +11,7 @@ from charrnn.ranges import Range
 from charrnn.text.corpus import Corpus
 from charrnn.text.vocabulary import VOCABULARY_KINDS, Vocabulary
 
-FORMAT_VERSION = 6
+FORMAT_VERSION = 7
 PRECISIONS = ("float32", "bfloat16")
 
 RANGES = {
@@ -54,6 +54,7 @@ class Settings:
     seed: int
     precision: str  # of the operands of matrix products
     init_from: str | None  # the checksum of the checkpoint whose weights it started from
+    source: str | None  # the name of that checkpoint when the run started, for people
     split_at: str | None  # the text that separates texts within a file
 
     @property
@@ -143,11 +144,13 @@ class Checkpoint(Head):
         training: the weights after the last update, the optimizer's moments and the carried state.
             `training_shapes` names them. Empty in a checkpoint that is only for sampling.
         format: the format of the file that the checkpoint is read from or written to.
+        weights_type: the type of the weights in that file; in memory they are float32. Half width is for sampling only.
     """
 
     weights: Mapping[str, Array]
     training: Mapping[str, Array]
     format: int = FORMAT_VERSION
+    weights_type: str = "float32"
 
 
 def training_shapes(settings: Settings, vocabulary: Vocabulary) -> dict[str, tuple[int, ...]]:

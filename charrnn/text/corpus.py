@@ -70,6 +70,34 @@ class Corpus:
         """The number of characters in the validation part."""
         return len(self.ids) - self.validation_start
 
+    def extended(self, model: Vocabulary) -> Corpus:
+        """The same text with the vocabulary of a model that is trained further on it; use only the result from then on.
+
+        A `text` vocabulary gets the characters of this model first, followed by the text's own. All characters that
+        the model knows stay known.
+
+        Args:
+            model: the vocabulary of that model.
+        """
+        own = self.vocabulary
+        characters = own.characters
+        if own.kind == "text":
+            characters = "".join(dict.fromkeys(model.characters + own.characters))
+        vocabulary = dataclasses.replace(
+            own, characters=characters, known=None, seen=None, has_boundary=own.has_boundary or model.has_boundary
+        ).restricted(model.known_characters + own.seen_characters, own.seen_characters)
+        ids_of = [vocabulary.id_of(character) for character in own.characters]
+        ids_of += [vocabulary.unknown] * (own.unknown is not None) + [vocabulary.boundary] * own.has_boundary
+        table = np.array(ids_of, vocabulary.dtype)
+        counts = np.zeros(len(vocabulary), np.int64)
+        counts[table] = self.training_counts
+        ids = self.ids
+        if isinstance(ids, StoredIds):
+            ids.table = table if ids.table is None else table[ids.table]
+        else:
+            ids = table[ids]
+        return dataclasses.replace(self, ids=ids, vocabulary=vocabulary, training_counts=counts)
+
 
 def training_size(characters: int) -> int:
     """The number of characters for training, unless a boundary moves it; the last 10 % are for validation."""
@@ -139,7 +167,6 @@ def read_corpus(
     sources: Sequence[Source],
     how: Reading = Reading(),
     note: Note = ignore_note,
-    model: Vocabulary | None = None,
     folder: Path | None = None,
 ) -> Corpus:
     """Read text files in the order given, choose the vocabulary, and encode the text.
@@ -148,8 +175,6 @@ def read_corpus(
         sources: the files.
         how: how to read them.
         note: called with one line for each thing read, changed or chosen.
-        model: the vocabulary of the model to train further, if any. A `text` vocabulary then has this model's
-            characters first, followed by the text's own; all characters that this model knows stay known.
         folder: the folder for the ids of a large text; None keeps all ids in memory.
 
     Raises:
@@ -164,7 +189,7 @@ def read_corpus(
         raise CharrnnError(f"{names_of(names)}: does not contain the --split-at text, so it is one text", exit_code=2)
     for line in text.changes:
         note(line)
-    vocabulary = _vocabulary_for(text, how, model, names_of(names), note)
+    vocabulary = _vocabulary_for(text, how, names_of(names), note)
     table = look_up(vocabulary.table(), "".join(text.alphabet)).astype(vocabulary.dtype)
     if isinstance(text.ids, StoredIds):
         text.ids.table = table
@@ -346,23 +371,21 @@ def _progress(total: int, what: str) -> Callable[[bytes], object]:
     return show
 
 
-def _vocabulary_for(text: _Text, how: Reading, model: Vocabulary | None, names: str, note: Note) -> Vocabulary:
+def _vocabulary_for(text: _Text, how: Reading, names: str, note: Note) -> Vocabulary:
     """Choose the vocabulary of a text.
 
     Args:
         text: the text.
         how: how it was read.
-        model: see `read_corpus`.
         names: the files' names in messages.
         note: called with one line for each thing read or chosen.
     """
     counts = {c: n for c, n in text.counts.items() if c != how.mark}
     texts, characters = text.counts.get(how.mark, 0), sum(counts.values())
-    has_boundary = how.several or (model is not None and model.has_boundary)
     size = f"{names}: " + (f"{plural(texts, 'text')}, " if how.several else "")
     if how.kind == "bytes":
         note(size + plural(characters, "byte"))
-        return dataclasses.replace(Vocabulary.bytes(), has_boundary=has_boundary, writes_boundary=how.several)
+        return dataclasses.replace(Vocabulary.bytes(), has_boundary=how.several, writes_boundary=how.several)
     note(f"{size}{plural(characters, 'character')}, {len(counts):,} distinct")
     outside = _outside(counts, how.mark)
     share = sum(outside.values()) / max(1, characters)
@@ -373,7 +396,7 @@ def _vocabulary_for(text: _Text, how: Reading, model: Vocabulary | None, names: 
             "(--vocabulary ascii would make those characters unknown)"
         )
     if text.kind == "text":
-        vocabulary = Vocabulary("text", "".join(dict.fromkeys([*(model.characters if model else ""), *counts])))
+        vocabulary = Vocabulary("text", "".join(counts))
     else:
         if replacements := _replacements(counts, text.kind):
             note(replaced(counts, replacements))
@@ -386,8 +409,8 @@ def _vocabulary_for(text: _Text, how: Reading, model: Vocabulary | None, names: 
                 + (f"; that is {share:.0%} of the text, which --vocabulary text would keep" if share > 0.01 else "")
             )
     seen = [c for c in text.alphabet if c != how.mark]
-    vocabulary = dataclasses.replace(vocabulary, has_boundary=has_boundary, writes_boundary=how.several)
-    return vocabulary.restricted([*(model.known_characters if model else ""), *seen], seen)
+    vocabulary = dataclasses.replace(vocabulary, has_boundary=how.several, writes_boundary=how.several)
+    return vocabulary.restricted(seen, seen)
 
 
 def unlike_notes(corpus: Corpus, validation_counts: npt.NDArray[np.int64], files: Sequence[str]) -> Iterator[str]:

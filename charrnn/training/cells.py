@@ -12,11 +12,12 @@ def _coupled(units: int, **options: Any) -> Any:
     return keras.layers.RNN(CoupledLSTMCell(units), **options)
 
 
-_LAYERS = {"coupled": _coupled, "lstm": keras.layers.LSTM, "gru": keras.layers.GRU, "rnn": keras.layers.SimpleRNN}
+STOCK_LAYERS: dict[str, Any] = {"lstm": keras.layers.LSTM, "gru": keras.layers.GRU, "rnn": keras.layers.SimpleRNN}
+"""Keras' own layers."""
 FAST_LAYERS: dict[str, Any] = {"coupled": FastCoupledLSTM, "lstm": FastLSTM}
 """Layers with the same mathematics and weights that are faster on a CPU."""
 
 
 def stock_layer(cell: str, units: int) -> Any:
-    """Keras' own layer, not unrolled and without inner dropout, so that it can use cuDNN on a GPU."""
-    return _LAYERS[cell](units, return_sequences=True, return_state=True)
+    """Keras' own layer or loop, not unrolled and without inner dropout, so that it can use cuDNN on a GPU."""
+    return STOCK_LAYERS.get(cell, _coupled)(units, return_sequences=True, return_state=True)

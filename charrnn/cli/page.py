@@ -1,0 +1,48 @@
+"""`charrnn page`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from charrnn import CharrnnError
+from charrnn.cli.options import PATH, Command, complete_run, debug_option, folder_option
+from charrnn.messages import say
+from charrnn.stdout import write_text
+
+
+@click.command(cls=Command)
+@click.argument("run", required=False, metavar="[RUN]", shell_complete=complete_run)
+@click.option("--out", type=PATH, required=True, metavar="PATH", help="The .html file to write.")
+@click.option(
+    "--text",
+    type=PATH,
+    metavar="FILE",
+    help="A text on which to find cells that keep track of something, for example the training text.  "
+    "[default: a sample of the model]",
+)
+@folder_option
+@debug_option
+def page(run: str | None, out: str, text: str | None, folder: str) -> None:
+    """Make a web page in which a model runs: to write with it, and to see what it expects and remembers.
+
+    RUN is a run's name or folder, a checkpoint file, or starter (default: the most recently trained run; if there is
+    none, the starter). The page is one file that needs no network.
+    """
+    from charrnn.files import write_atomically
+    from charrnn.page.page import make_page, read_ids
+    from charrnn.runs.checkpoint import load
+    from charrnn.runs.folder import Run, checkpoint_name, find_checkpoint
+
+    path = find_checkpoint(run, folder, say)
+    model = load(path)
+    history = Run(path.parent)
+    reports = history.read_history() if history.history.exists() else []
+    ids = None if text is None else read_ids(text, model)
+    data = make_page(model, checkpoint_name(path), reports, ids)
+    try:
+        write_atomically(Path(out), data)
+    except OSError as error:
+        raise CharrnnError(f"{out}: cannot be written: {error.strerror or error}") from None
+    write_text([f"{out}\n"])

@@ -1,0 +1,1 @@
+"""A trained model in the file formats of other programs."""

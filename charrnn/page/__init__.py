@@ -1,0 +1,1 @@
+"""A web page in which a model runs."""
