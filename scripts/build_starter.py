@@ -94,7 +94,7 @@ def main(texts: Path, folder: Path, out: Path) -> None:
     if status := subprocess.run([*command, *options]).returncode:
         sys.exit(status)
     model = checkpoint.load(Run(folder / "books").best)
-    write_atomically(out, *checkpoint.to_pieces(dataclasses.replace(model, training={})))
+    write_atomically(out, *checkpoint.to_pieces(dataclasses.replace(model, training={}, weights_type="float16")))
 
 
 if __name__ == "__main__":

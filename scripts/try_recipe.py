@@ -184,11 +184,13 @@ def main(text: str, recipe: tuple[str, ...], core: int) -> None:
     class Optimizer(training.FusedAdam):
         """With Muon for the recurrent layers' kernels: Newton and Schulz's iteration with Jordan's coefficients."""
 
-        starts: dict[str, Any] = {}  # noqa: RUF012 - the weights that the pull is towards, by the variables' paths
+        starts: list[Any] = []  # noqa: RUF012 - the weights that the pull is towards
 
         def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
             if tried["pull"]:
-                variable.assign_sub(learning_rate * tried["pull"] * (variable - self.starts[variable.path]))
+                variable.assign_sub(
+                    learning_rate * tried["pull"] * (variable - self.starts[self._get_variable_index(variable)])
+                )
             gates = CELLS[given["cell"]].GATES
             if not tried["muon"] or variable.shape.rank != 2 or variable.shape[1] != gates * given["units"]:
                 super().update_step(gradient, variable, learning_rate)
@@ -220,7 +222,7 @@ def main(text: str, recipe: tuple[str, ...], core: int) -> None:
         corpus.training_characters, {**given, "epochs": 1, "vocabulary": corpus.vocabulary.kind}
     )
     trainer = training.Trainer(settings, corpus, Layout(True, given["precision"], 1), source)
-    Optimizer.starts = {weight.path: tf.constant(weight.numpy()) for weight in trainer.model.trainable_variables}
+    Optimizer.starts = [tf.constant(weight.numpy()) for weight in trainer.model.trainable_variables]
     first = trainer.model.to_numpy()
     trainer.optimizer.beta_2 = tried["beta_2"]
     part = len(corpus.ids) - corpus.validation_start

@@ -173,7 +173,6 @@ WRONG_CALLS = [
     (["train"], 2, "FILE"),
     (["train", "."], 2, "is a folder"),
     (["sample", "--checkpoint", "x" * 300], 1, "File name too long"),
-    (["sample"], 2, "/checkpoints yet: train one with charrnn train FILE"),
     (["sample", "--checkpoint", "absent"], 2, "absent: no such run"),
     (["sample", "--checkpoint", "absent.safetensors"], 2, "absent.safetensors: no such checkpoint"),
     (["sample", "--checkpoint", "truncated.safetensors"], 1, "truncated"),

@@ -10,8 +10,17 @@ import pytest
 
 from charrnn import CharrnnError
 from charrnn.planning import machine
-from charrnn.planning.defaults import cell_for, default_settings, final_characters_for, machine_speed, precision_for
+from charrnn.planning.defaults import (
+    cell_for,
+    default_settings,
+    final_characters_for,
+    learning_rate_for,
+    machine_speed,
+    most_passes_for,
+    precision_for,
+)
 from charrnn.planning.job import Call, Job, plan_training
+from charrnn.runs.records import Settings
 from charrnn.text.windows import steps_per_epoch
 
 GIVEN = {"vocabulary": "ascii"}
@@ -51,6 +60,25 @@ def test_the_more_often_a_text_is_seen_and_the_shorter_it_is_the_more_dropout() 
         return default_settings(characters, {**GIVEN, "epochs": epochs}).dropout
 
     assert dropout(10_000_000, 1) == 0 < dropout(1_000_000, 5) < dropout(1_000_000, 25) < dropout(75_000, 25) <= 0.6
+
+
+def test_a_run_from_a_model_learns_slowly_and_not_for_long() -> None:
+    network = {**GIVEN, "layers": 2, "units": 640}
+
+    def settings(characters: int, minutes: float, surprise: float | None = 1.5) -> Settings:
+        return default_settings(characters, {**network, "minutes": minutes}, 1.0, surprise)
+
+    rates = [settings(characters, 1).learning_rate for characters in (10_000, 75_000, 500_000, 10**6, 10**8)]
+    assert rates == sorted(rates)
+    assert rates[0] > 0.1 * rates[-1]
+    usual = settings(10**6, 10, None)
+    assert rates[-1] < learning_rate_for(2, 640) == usual.learning_rate
+    foreign = settings(10**6, 10, 3.0)  # a text that the model cannot read yet
+    assert foreign.learning_rate == usual.learning_rate
+    assert settings(10**6, 10).dropout < foreign.dropout < usual.dropout
+    assert settings(75_000, 10).dropout == settings(75_000, 100).dropout < 0.4
+    assert settings(10**6, 1).dropout < settings(10**6, 10).dropout
+    assert most_passes_for(1000) == 2 < most_passes_for(10**6) < most_passes_for(10**8)
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,14 @@ def _indentation(text: str) -> Values:
     return np.concatenate(indented)[: len(text)].astype(np.float32)
 
 
+def _place_in_the_paragraph(text: str) -> Values:
+    """The number of characters since the last blank line."""
+    starts = np.zeros(len(text), np.int64)
+    for match in re.finditer(r"\n\n", text):
+        starts[match.end() - 1] = match.end() - 1
+    return (np.arange(len(text)) - np.maximum.accumulate(starts)).astype(np.float32)
+
+
 FEATURES: dict[str, Callable[[str], Values]] = {
     "inside quotes": lambda text: _is_within(
         '"[^"\n]*(?:\n[^"\n]+)*"|\u201c[^\u201d]*\u201d|\u00ab[^\u00bb]*\u00bb', text
@@ -56,6 +64,8 @@ FEATURES: dict[str, Callable[[str], Values]] = {
     "in upper case": lambda text: _is_within(r"[A-Z]{2}[A-Z .,:'-]*", text),
     "indentation": _indentation,
     "in a comment": lambda text: _is_within(r"#.*\n|//.*\n|/\*[^*]*(?:\*(?!/)[^*]*)*\*/", text),
+    "place in the sentence": lambda text: _count(lambda place, c: 0 if c in ".!?" else place + 1, text),
+    "place in the paragraph": _place_in_the_paragraph,
     "end of a sentence": lambda text: _is_within(r"[.!?][\"'\u201d\u2019)]*\s+.", text),
 }
 """Each property by its name, for a text of N characters."""

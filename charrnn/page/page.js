@@ -211,9 +211,7 @@ function levelOf(place) {
 function paint() {
   if (!look) return;
   const isCell = $("colour").value === "cell";
-  const names = isCell
-    ? ["forgets: blue", "c0", "c2", "c4", "c6", "c8", "red: remembers"]
-    : ["nats", "s1", "s2", "s3", "s4", "s5", "s6"];
+  const names = isCell ? ["-1", "c0", "c2", "c4", "c6", "c8", "1"] : ["nats", "s1", "s2", "s3", "s4", "s5", "s6"];
   $("legend").replaceChildren(
     ...names.map((name) =>
       /^[cs]\d$/.test(name)
@@ -316,6 +314,7 @@ function showFound() {
 
 /** A picture of the losses, as SVG. */
 function showCurve() {
+  $("curve").parentNode.hidden = !model.history.length;
   if (!model.history.length) return;
   const [width, height, left, bottom] = [640, 280, 40, 24];
   const steps = model.history.map(([step]) => step);

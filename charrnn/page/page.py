@@ -29,7 +29,7 @@ from charrnn.sampling.streams import Streams, beginning, read_beginning
 from charrnn.text.vocabulary import ASCII_EQUIVALENTS, Ids, Vocabulary, look_up
 
 _MOST_SHOWN = 4000  # characters of a text that the page reads: each is an element, and has a byte for each cell
-_FIRST_SHOWN = 1200  # characters of the text that it shows first
+_FIRST_SHOWN = 1200  # characters that it shows first, from a line a quarter into the text: books begin with titles
 _SAMPLE = 32, 1000  # streams and characters of each, of a sample to find cells with
 _LARGEST = float(np.finfo(np.float16).max)
 
@@ -53,7 +53,7 @@ def make_page(model: Checkpoint, name: str, reports: Sequence[Report], ids: Ids 
         **_described(model, packed),
         "history": [(report.step, report.train_loss, report.val_loss) for report in reports],
         "found": [dataclasses.asdict(neuron) for neuron in found],
-        "text": "".join(vocabulary.decode(ids[:_FIRST_SHOWN].tolist())),
+        "text": "".join(vocabulary.decode(ids[text.find("\n", len(text) // 4) + 1 :][:_FIRST_SHOWN].tolist())),
         "prime": "",
         "most": _MOST_SHOWN,
     }

@@ -25,6 +25,10 @@ _MOST_CORES = 4  # more do not speed up training
 _LEAST_UNITS_OF_BFLOAT16 = 64  # with fewer, conversion costs more than the faster products save
 _SETTING_UP = 3  # seconds to build the network and to trace the first update
 _UPDATING = 0.9  # of the time after that; validating and saving take the rest
+_MOST_NATS = (
+    2.1  # per character, at which a model can read a text: English is below 1.6 for one of English, code above 3
+)
+_DROPOUT_SHARE = 0.6  # of the usual dropout, for a run that starts from a model
 _FINAL_SHARE = 0.05  # of the training time, for the final loss
 
 
@@ -98,6 +102,30 @@ def learning_rate_for(layers: int, units: int) -> float:
     return round((1 if layers == 1 else 0.8) * min(0.01, 0.1 / math.sqrt(units)), 4)
 
 
+def fine_tuning_share(characters: int, passes: float) -> float:
+    """The share of the usual learning rate for a run from a model that can already read such a text.
+
+    Args:
+        characters: number in the training part.
+        passes: number of passes over it in the whole training.
+    """
+    return 0.6 * min(1.0, math.sqrt(math.sqrt(characters / 1e6))) / math.sqrt(max(1.0, passes))
+
+
+def can_read_at(surprise: float | None) -> bool:
+    """Whether a model that expects a text at so many nats per character can already read it; None stands for none."""
+    return surprise is not None and surprise < _MOST_NATS
+
+
+def most_passes_for(characters: int) -> float:
+    """The number of passes after which a model that could already read such a text begins to learn it by heart.
+
+    Args:
+        characters: number in the training part.
+    """
+    return max(2.0, 4 * math.sqrt(characters / 1e6))
+
+
 def usual_minutes(characters: int, given: Mapping[str, Any], speed: float) -> float:
     """The training time of a run, converted to minutes on a machine of usual speed.
 
@@ -111,13 +139,16 @@ def usual_minutes(characters: int, given: Mapping[str, Any], speed: float) -> fl
     return float(speed * (given.get("minutes") or minutes_worth_waiting(characters)))
 
 
-def default_settings(characters: int, given: Mapping[str, Any], speed: float = 1.0) -> Settings:
+def default_settings(
+    characters: int, given: Mapping[str, Any], speed: float = 1.0, surprise: float | None = None
+) -> Settings:
     """Complete the given options with defaults that fit the text and the time.
 
     Args:
         characters: number in the training part.
         given: the given options, by their names in `Settings`.
         speed: speed of the machine, from `machine_speed`.
+        surprise: of the model that the run starts from, before any training, nats per character; None from nothing.
 
     Raises:
         CharrnnError: the text is too short for the batch size and sequence length.
@@ -149,6 +180,15 @@ def default_settings(characters: int, given: Mapping[str, Any], speed: float = 1
     layers, units = given.get("layers", layers), given.get("units", units)
     seconds = _UPDATING * max(0, 60 * minutes - _SETTING_UP)
     passes = given.get("epochs") or seconds * usual_speed(layers, units, batch_size) / characters
+    can_read = can_read_at(surprise)
+    if can_read and not given.get("epochs"):
+        passes = min(passes, most_passes_for(characters))
+    dropout = dropout_for(characters, passes)
+    learning_rate = learning_rate_for(layers, units)
+    if surprise is not None:  # a model that was trained with little dropout suffers from much
+        dropout = round(_DROPOUT_SHARE * dropout, 2)
+    if can_read:
+        learning_rate = float(f"{fine_tuning_share(characters, passes) * learning_rate:.2g}")
     settings = {
         "vocabulary": None,
         "encoding": "utf-8",
@@ -157,8 +197,8 @@ def default_settings(characters: int, given: Mapping[str, Any], speed: float = 1
         "units": units,
         "layers": layers,
         "cell": DEFAULT_CELL,
-        "dropout": dropout_for(characters, passes),
-        "learning_rate": learning_rate_for(layers, units),
+        "dropout": dropout,
+        "learning_rate": learning_rate,
         "epochs": None,
         "minutes": None,
         "seed": 1,

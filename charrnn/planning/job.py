@@ -6,6 +6,7 @@ All this is decided before TensorFlow is imported, so that charrnn rejects a wro
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import shlex
 from collections.abc import Mapping, Sequence
@@ -17,10 +18,13 @@ from charrnn import CharrnnError
 from charrnn.messages import Note, plural
 from charrnn.network.config import count_weights
 from charrnn.planning.defaults import (
+    DEFAULT_CELL,
+    can_read_at,
     cell_for,
     default_settings,
     final_characters_for,
     machine_speed,
+    most_passes_for,
     precision_for,
     usual_minutes,
 )
@@ -72,6 +76,7 @@ class Job:
         settings: all settings, chosen or given.
         precision: precision of the matrix products, for a new run on a CPU.
         final_characters: number of characters that the final loss of a new run covers.
+        most_passes: after which more minutes would do harm to a new run.
         resume: the run's last checkpoint; None for a new run.
         source: the model whose weights a new run starts from; None if there is none.
         commands: commands for the user to type.
@@ -83,6 +88,7 @@ class Job:
     settings: Settings
     precision: str
     final_characters: int
+    most_passes: float
     resume: Checkpoint | None
     source: Source | None
     commands: Commands
@@ -165,19 +171,25 @@ def plan_training(call: Call, note: Note) -> Job | str:
         several=model.writes_boundary if resume and model else len(sources) > 1 or "split_at" in given,
         split_at=given.get("split_at"),
     )
-    corpus = read_corpus(sources, reading, notes.append, texts)
-    if resume is None and _may_start_from_starter(call.given):
-        source = starter_for(corpus, notes.append)
-        if source is not None:
+    corpus, surprise = read_corpus(sources, reading, notes.append, texts), None
+    if resume is None and _may_start_from_starter(call.given, machine):
+        found = starter_for(corpus, notes.append)
+        if found is not None:
+            source, surprise = found
             given = {**given, **source.identity, **source.settings(given)}
             model = source.model.vocabulary
+    elif source is not None:
+        surprise = source.surprise(corpus)
     if model is not None:
         corpus = corpus.extended(model)
     if source is not None:
         notes.append(source.summary(corpus.vocabulary))
+    most_passes = math.inf
     if resume is None:
         known = {"cell": cell_for(machine), **given, "vocabulary": corpus.vocabulary.kind}
-        settings = default_settings(corpus.training_characters, known, speed)
+        settings = default_settings(corpus.training_characters, known, speed, surprise)
+        if can_read_at(surprise) and settings.epochs is None:
+            most_passes = most_passes_for(corpus.training_characters)
     else:
         settings = resume.settings
         identity = CorpusIdentity.of(corpus)
@@ -203,16 +215,17 @@ def plan_training(call: Call, note: Note) -> Job | str:
     precision = precision_for(machine, settings.units) if settings.precision == "auto" else settings.precision
     minutes = usual_minutes(corpus.training_characters, given, speed)
     final_characters = final_characters_for(corpus.validation_characters, settings, minutes)
-    return Job(call, run, corpus, settings, precision, final_characters, resume, source, commands)
+    return Job(call, run, corpus, settings, precision, final_characters, most_passes, resume, source, commands)
 
 
 _OF_NETWORK = {"units", "layers", "cell", "embedding"}
 """The options that ask for another network than the starter's."""
 
 
-def _may_start_from_starter(given: Mapping[str, Any]) -> bool:
-    """Whether the given options leave it to charrnn what a new run starts from."""
-    return "init_from" not in given and not _OF_NETWORK & given.keys() and given.get("vocabulary") != "bytes"
+def _may_start_from_starter(given: Mapping[str, Any], machine: str) -> bool:
+    """Whether the given options leave it to charrnn what a new run starts from, and the starter trains fast there."""
+    is_left_open = "init_from" not in given and not _OF_NETWORK & given.keys()
+    return is_left_open and given.get("vocabulary") != "bytes" and cell_for(machine) == DEFAULT_CELL
 
 
 def _separator(typed: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,23 +86,29 @@ class Source:
     def surprise(self, corpus: Corpus) -> float:
         """The loss of the model, before any training, on pieces from all over a text: nats per character.
 
+        A character that the model does not know counts as the closest one that it knows, or else as a guess.
+
         Args:
-            corpus: the text; a character that the model does not know counts as the closest one, or as unknown.
+            corpus: the text.
         """
         own, vocabulary = self.model.vocabulary, corpus.vocabulary
-        close = [own.nearest(c) or c for c in vocabulary.characters]
-        ids_of = [own.id_of(c if c in own else like[0]) for c, like in zip(vocabulary.characters, close, strict=True)]
-        ids_of += [own.unknown, own.boundary]  # of the symbols that follow the characters
-        table = np.array([own.unknown if id is None else id for id in ids_of], np.int64)
+        close = [c if c in own else (own.nearest(c) or "\0")[0] for c in vocabulary.characters]
+        ids_of = [own.id_of(character) for character in close]
+        ids_of += [own.unknown] * (vocabulary.unknown is not None) + [own.boundary] * vocabulary.has_boundary
+        strange = np.array([id is None for id in ids_of])
+        table = np.array([id or 0 for id in ids_of], np.int64)
         pieces, length = _SURVEY
         length = min(length, corpus.training_characters)
         starts = np.linspace(0, corpus.training_characters - length, pieces).astype(int)
-        ids = table[np.stack([corpus.ids[start : start + length] for start in starts])]
+        ids = np.stack([corpus.ids[start : start + length] for start in starts])
         network = Network(self.model.config, self.model.weights)
-        logits, _ = network.forward(ids, network.zero_state(len(ids)))
+        logits, _ = network.forward(table[ids], network.zero_state(len(ids)))
+        if length < 4:
+            return math.inf
         read = length // 4  # before the model is expected to know what kind of text it is
         logits, targets = logits[:, read:-1].reshape(-1, logits.shape[-1]), ids[:, read + 1 :].reshape(-1)
-        return -float(log_probabilities(logits, targets).mean())
+        nats = np.where(strange[targets], math.log(len(own)), -log_probabilities(logits, table[targets]))
+        return float(nats.mean())
 
     def initial_weights(self, corpus: Corpus, fresh: Mapping[str, Array]) -> dict[str, Array]:
         """The weights with which a model starts on a new text.
@@ -143,13 +150,14 @@ class Source:
         return weights | {"embedding": embedding, "softmax.kernel": kernel, "softmax.bias": bias}
 
 
-_SURVEY = 32, 200  # pieces of a text, and the characters in each, by which charrnn judges whether the starter helps
-_MOST_NATS = 9.9
-"""A text that surprises the starter more, per character, is learned better from nothing. Runs: docs/starter.md."""
+_SURVEY = 24, 200  # pieces of a text, and the characters in each, by which charrnn judges whether a model can read it
+_LEAST_DISTINCT, _MOST_UNKNOWN = 40, 0.2
+"""A text with fewer distinct characters, or a larger share of characters that the starter has never seen, is learned
+better from nothing. Runs: docs/starter.md."""
 
 
-def starter_for(corpus: Corpus, note: Note) -> Source | None:
-    """The starter, if a run on this text does better with it than from nothing.
+def starter_for(corpus: Corpus, note: Note) -> tuple[Source, float] | None:
+    """The starter and its surprise, if a run on this text does better with it than from nothing.
 
     Args:
         corpus: the text.
@@ -166,14 +174,19 @@ def starter_for(corpus: Corpus, note: Note) -> Source | None:
         raise CharrnnError(
             f"{error}: reinstall charrnn, or start from nothing with --init-from {starter.NOTHING}"
         ) from None
-    nats = source.surprise(corpus)
-    if nats > _MOST_NATS:
+    own, vocabulary, counts = source.model.vocabulary, corpus.vocabulary, corpus.training_counts
+    seen = vocabulary.seen_characters
+    unknown = [vocabulary.id_of(c) for c in seen if c not in own and own.nearest(c) is None] + [vocabulary.unknown]
+    share = sum(int(counts[id]) for id in unknown if id is not None) / max(1, int(counts.sum()))
+    distinct = len(seen)
+    if distinct < _LEAST_DISTINCT or share > _MOST_UNKNOWN:
+        has = f"only {distinct} distinct characters" if distinct < _LEAST_DISTINCT else "mostly characters of its own"
         note(
-            f"starting from nothing, since this text is unlike the English books that the starter has read "
-            f"({nats:.2f} nats per character; --init-from {starter.NAME} starts from it all the same)"
+            f"starting from nothing, since this text has {has}, unlike the English books that the starter has read "
+            f"(--init-from {starter.NAME} starts from it all the same)"
         )
         return None
-    return source
+    return source, source.surprise(corpus)
 
 
 def load_source(where: str, folder: str) -> Source:

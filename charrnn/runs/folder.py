@@ -351,9 +351,13 @@ def find_checkpoint(where: str | None, folder: str, note: Note = ignore_note) ->
     """
     if where == starter.NAME:
         if not starter.is_installed():
-            raise CharrnnError("this charrnn was installed without its starter: train a run with charrnn train FILE")
+            raise CharrnnError(
+                "this charrnn was installed without its starter: train a run with charrnn train FILE", exit_code=2
+            )
         return starter.PATH
-    if where is None and starter.is_installed() and not all_runs(folder, note):
+    if where is None and starter.is_installed():
+        if runs := all_runs(folder, note):
+            return runs[0].for_sampling()
         note(f"{no_runs_in(folder)}; until then, charrnn uses its starter, a model of English books")
         return starter.PATH
     try:

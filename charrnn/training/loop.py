@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import math
 import os
+import sys
 import time
 from typing import NoReturn
 
@@ -42,6 +43,7 @@ from charrnn.training.stopping import Stopped, StopRequest
 from charrnn.training.trainer import Trainer
 
 SAVE_SECONDS = 60.0  # between checkpoints, at most, unless the user gives another time
+LEAST_STEPS = 4  # of a run from a model; three of them measure the speed
 SAVE_COST = 0.01  # share of the time that saving after validations may take
 EXPLODED = 3  # times the loss of pure guessing, ln V: no training that goes well reaches it
 UNLIKE_REPORTS = 3  # after this many validations, charrnn reports a loss that is still worse than guessing
@@ -153,11 +155,17 @@ class _Training:
                 )
             self.display.note(f"measuring the speed, to fit the training into {minutes:g} min")
             start, budget = time.monotonic(), 60 * minutes
+            most = self._most_steps()
             with self.display.first_updates() as show:
-                losses, speed = self.trainer.begin(self.job.final_characters, trial_seconds(budget), show)
+                losses, speed = self.trainer.begin(self.job.final_characters, trial_seconds(budget), show, most // 4)
             self.seconds_before = time.monotonic() - start
             left = budget - self.seconds_before
-            total_steps = len(losses) + speed.steps_within(left, *self._sizes)
+            total_steps = min(most, len(losses) + speed.steps_within(left, *self._sizes))
+            if total_steps == most:
+                self.display.note(
+                    f"{plural(most, 'update')} are enough: after {most / self.trainer.steps_per_epoch:.1f} passes, a "
+                    "network that could already read begins to learn this text by heart (--epochs sets other passes)"
+                )
             if total_steps < FEW_STEPS:
                 self.display.note(
                     f"{minutes:g} min allows only {plural(total_steps, 'update')} of this network on this machine, too "
@@ -190,6 +198,12 @@ class _Training:
             self.save()
         except NotWrittenError as error:
             raise CharrnnError(f"{error}; the training did not start: {error.remedy}") from None
+
+    def _most_steps(self) -> int:
+        """The number of updates after which more minutes would do harm."""
+        if self.job.most_passes == math.inf:
+            return sys.maxsize
+        return max(LEAST_STEPS, round(self.job.most_passes * self.trainer.steps_per_epoch))
 
     @property
     def _sizes(self) -> tuple[int, int]:

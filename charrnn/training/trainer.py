@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -229,7 +230,11 @@ class Trainer:
         return float((time.perf_counter() - before) * width / length)
 
     def begin(
-        self, final_characters: int, patience: float, show: Callable[[int, float], None] = lambda *_: None
+        self,
+        final_characters: int,
+        patience: float,
+        show: Callable[[int, float], None] = lambda *_: None,
+        most: int = sys.maxsize,
     ) -> tuple[list[float], Speed]:
         """Make the first updates of a run of unknown length, and measure the speed for planning it.
 
@@ -237,6 +242,7 @@ class Trainer:
             final_characters: number of characters that `final_loss` will score.
             patience: seconds to spend on updates, of which there are at least three.
             show: called with the number of updates made and the loss before the last of them.
+            most: number of updates to make, if the time allows them; at least three.
 
         Returns:
             The loss before each update, and the speed.
@@ -244,7 +250,7 @@ class Trainer:
         batches = self.batches(0)
         losses: list[float] = []
         seconds: list[float] = []
-        while len(seconds) < 3 or sum(seconds) < patience:
+        while len(seconds) < 3 or (sum(seconds) < patience and len(losses) < most):
             step = len(losses)
             before = time.perf_counter()
             losses.append(self.update(step, learning_rate_at(step, None, self.settings.learning_rate), next(batches)))
