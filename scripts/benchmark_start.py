@@ -49,6 +49,7 @@ def main(runs: int) -> None:
             "charrnn --help": [CHARRNN, "--help"],
             "charrnn sample, 2x128": [*sample, "2x128.safetensors"],
             "charrnn sample, 1x512": [*sample, "1x512.safetensors"],
+            "charrnn sample, the starter": [*sample, "starter"],
         }
         times: dict[str, list[float]] = {name: [] for name in commands}
         for run in range(runs + 1):

@@ -28,8 +28,8 @@ from charrnn.runs.records import CHOICES, RANGES
 @click.option(
     "--minutes",
     type=number(RANGES["minutes"]),
-    help="Training time in minutes.  [default, without --epochs: chosen from the size of the text (10 for a megabyte); "
-    "ends early if the validation loss stops falling]",
+    help="Longest training time in minutes.  [default, without --epochs: chosen from the size of the text (10 for a "
+    "megabyte); ends early if the validation loss stops falling]",
 )
 @click.option("--fresh", is_flag=True, help="Start over; the old run is kept under another name.")
 @click.option(
@@ -37,18 +37,20 @@ from charrnn.runs.records import CHOICES, RANGES
     metavar="WHERE",
     shell_complete=complete_run,
     help="Start with the network and weights of another run (its name or folder), of a checkpoint file or of the model "
-    "that comes with charrnn (starter), or start from nothing (none).  [default: starter, unless the text is unlike "
-    "English, or an option below asks for another network]",
+    "that comes with charrnn (starter), or start from nothing (none).  [default: starter, unless the text has "
+    "another alphabet, an option below asks for another network, or the run is on a GPU]",
 )
 @experiment_option(
     "--units",
     type=number(RANGES["units"], int),
-    help="Width of each recurrent layer.  [default: 128 to 512, depending on the time and the text]",
+    help="Width of each recurrent layer.  [default: the starter's, 640; from nothing 128 to 512, "
+    "depending on the time and the text]",
 )
 @experiment_option(
     "--layers",
     type=number(RANGES["layers"], int),
-    help="Number of recurrent layers.  [default: 1 or 2, depending on the time and the text]",
+    help="Number of recurrent layers.  [default: the starter's, 2; from nothing 1 or 2, "
+    "depending on the time and the text]",
 )
 @experiment_option(
     "--embedding",
@@ -80,7 +82,8 @@ from charrnn.runs.records import CHOICES, RANGES
     "--learning-rate",
     type=number(RANGES["learning_rate"]),
     help="Adam's learning rate after warm-up; it then follows a cosine decay.  "
-    "[default: 0.1 / sqrt(units), at most 0.01; a fifth less for more than one layer]",
+    "[default: 0.1 / sqrt(units), at most 0.01; a fifth less for more than one layer; lower "
+    "for a text that the model it starts from can already read]",
 )
 @click.option("--seed", type=number(RANGES["seed"], int), help="Seed for all random numbers.  [default: 1]")
 @click.option(

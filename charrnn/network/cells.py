@@ -20,6 +20,7 @@ class Cell:
         GATES: the number of blocks of H columns in its kernels.
         STATE: the names of the tensors that make up its state; the first is its output.
         RESIDUAL: whether the layer adds the output of the layer below to its own, which the layers above then read.
+        FORGET: the place of the forget gate among its gates, whose bias training starts at 1; None without such a bias.
         STOCK: whether Keras has a layer that computes the same.
         TITLE: its name in messages.
         h: its output, (H, B); each step overwrites it. Call `multiply` before the first step.
@@ -29,6 +30,7 @@ class Cell:
 
     GATES: ClassVar[int] = 1
     RESIDUAL: ClassVar[bool] = False
+    FORGET: ClassVar[int | None] = None
     STOCK: ClassVar[bool] = True
     TITLE: ClassVar[str]
     STATE: ClassVar[tuple[str, ...]] = ("h",)
@@ -117,6 +119,7 @@ class _Lstm(Cell):
     """
 
     GATES = 4
+    FORGET = 1
     STATE = ("h", "c")
     TITLE = "LSTM"
 
@@ -165,6 +168,7 @@ class _CoupledLstm(Cell):
     GATES = 3
     STATE = ("h", "c")
     RESIDUAL = True
+    FORGET = 0
     STOCK = False
     TITLE = "coupled LSTM"
 

@@ -52,6 +52,13 @@ def _place_in_the_paragraph(text: str) -> Values:
     return (np.arange(len(text)) - np.maximum.accumulate(starts)).astype(np.float32)
 
 
+def _in_a_capitalised_word(text: str) -> Values:
+    inside = np.zeros(len(text), np.bool_)
+    for match in re.finditer(r"[^\W\d_]+", text):
+        inside[match.start() : match.end()] = match[0][0].isupper()
+    return inside
+
+
 FEATURES: dict[str, Callable[[str], Values]] = {
     "inside quotes": lambda text: _is_within(
         '"[^"\n]*(?:\n[^"\n]+)*"|\u201c[^\u201d]*\u201d|\u00ab[^\u00bb]*\u00bb', text
@@ -60,7 +67,7 @@ FEATURES: dict[str, Callable[[str], Values]] = {
     "depth of brackets": lambda text: _count(_depth, text),
     "place in the line": lambda text: _count(lambda place, c: 0 if c == "\n" else place + 1, text),
     "place in the word": lambda text: _count(lambda place, c: place + 1 if c.isalpha() else 0, text),
-    "in a word with a capital": lambda text: _is_within(r"\b[^\W\d_a-z]\w*\b.?", text),
+    "in a word with a capital": _in_a_capitalised_word,
     "in upper case": lambda text: _is_within(r"[A-Z]{2}[A-Z .,:'-]*", text),
     "indentation": _indentation,
     "in a comment": lambda text: _is_within(r"#.*\n|//.*\n|/\*[^*]*(?:\*(?!/)[^*]*)*\*/", text),

@@ -20,7 +20,7 @@ from charrnn.page.features import FEATURES, Values
 MOST_CHARACTERS = 100_000
 MARGIN = 0.1  # by which a cell must beat the best one of an untrained network
 _STREAMS, _WARM_UP = 32, 100  # in which a text is read, and characters that each of them reads first
-_LEAST_EXAMPLES = 50  # of each kind of place, in each half of the text
+_LEAST_EXAMPLES = 200  # of each kind of place, in each half of the text
 _LEVELS = 256  # of a memory
 _UNTRAINED = 3  # networks to compare with, since the best cell of one may be there by chance
 _AT_ONCE = 64  # cells whose levels are counted together, to bound the memory
@@ -76,12 +76,14 @@ def find_neurons(network: Network, ids: npt.NDArray[np.integer], text: str) -> l
 
 
 def untrained_weights(config: NetworkConfig, seed: int = 0) -> dict[str, Array]:
-    """Random weights as training starts with: Glorot's uniform kernels, orthogonal recurrent ones, no biases."""
+    """Random weights as training starts with: Glorot's uniform kernels, orthogonal recurrent ones, forget biases 1."""
     random = np.random.default_rng(seed)
     weights = {}
     for name, shape in weight_shapes(config).items():
         if name.endswith("bias"):
             weight = np.zeros(shape)
+            if (forget := CELLS[config.cell].FORGET) is not None and name.startswith("layer"):
+                weight[forget * config.units : (forget + 1) * config.units] = 1
         elif name == "embedding":
             gates = CELLS[config.cell].GATES * config.units
             weight = random.normal(0, math.sqrt((config.embedding + gates) / (2 * config.embedding)), shape)

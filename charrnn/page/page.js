@@ -51,11 +51,15 @@ function decoded(ids) {
 
 const worker = new Worker(URL.createObjectURL(new Blob([$("worker-code").textContent], { type: "text/javascript" })));
 let request = 0;
+let isLoaded = false;
 const answers = new Map(); // what to call with the messages of each type, for the latest request only
 
-/** Sends a request, which ends the work for earlier ones. */
+/** Sends a request, which ends the work for earlier ones; until the model is unpacked, only that one counts. */
 function ask(type, data = {}, answer = () => {}) {
+  if (!isLoaded && type !== "load") return;
   request += 1;
+  $("stop").disabled = true;
+  $("more").disabled = !isLoaded;
   answers.set(type, answer);
   worker.postMessage({ type, request, ...data });
 }
@@ -113,7 +117,9 @@ function showEarlier() {
 
 /** Keeps the present text among the earlier ones, unless the next text continues it. */
 function keep(next = []) {
-  if (text.length > primed && !text.every((id, place) => id === next[place])) earlier.unshift({ ids: text, primed });
+  const isTakenBack = next.length === text.length - 1 && next.every((id, place) => id === text[place]);
+  const isContinued = text.every((id, place) => id === next[place]);
+  if (text.length > primed && !isContinued && !isTakenBack) earlier.unshift({ ids: text, primed });
   showEarlier();
 }
 
@@ -137,9 +143,8 @@ function write(length) {
   };
   const began = performance.now();
   let count = 0;
-  $("stop").disabled = !length;
-  $("more").disabled = true;
   showText();
+  if ($("look-status").textContent.startsWith("reading")) $("look-status").textContent = "";
   ask("write", data, (answer) => {
     text = [...text, ...answer.ids];
     count += answer.ids.length;
@@ -153,6 +158,8 @@ function write(length) {
       $("more").disabled = false;
     }
   });
+  $("stop").disabled = !length;
+  $("more").disabled = true;
 }
 
 $("settings").onsubmit = (event) => {
@@ -205,7 +212,8 @@ let active = -1; // the character whose place is shown
 function levelOf(place) {
   if ($("colour").value === "surprise") return `s${Math.min(6, Math.floor(look.nats[place]))}`;
   const row = (Number($("layer").value) - 1) * model.sizes.units + Number($("cell").value) - 1;
-  return `c${Math.round((4 * look.memories[row * look.ids.length + place]) / 97) + 4}`; // tanh(1) is 97 of 127
+  const level = Math.round((4 * look.memories[row * look.ids.length + place]) / 97); // tanh(1) is 97 of 127
+  return `c${Math.max(-4, Math.min(4, level)) + 4}`;
 }
 
 function paint() {
@@ -356,13 +364,13 @@ function showCurve() {
 
 $("summary").textContent = model.summary;
 $("source").value = model.text;
-$("prime").value = model.prime;
 $("layer").max = model.sizes.layers;
 $("cell").max = model.sizes.units;
 $("facts").append(...model.facts.flatMap(([name, value]) => [element("dt", name), element("dd", value)]));
 showFound();
 showCurve();
 ask("load", { packed: model.packed, sizes: model.sizes, tensors: model.tensors, vocabulary }, () => {
+  isLoaded = true;
   for (const id of ["write", "more", "read"]) $(id).disabled = false;
   text = encoded($("prime").value);
   primed = text.length;

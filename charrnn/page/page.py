@@ -29,7 +29,7 @@ from charrnn.sampling.streams import Streams, beginning, read_beginning
 from charrnn.text.vocabulary import ASCII_EQUIVALENTS, Ids, Vocabulary, look_up
 
 _MOST_SHOWN = 4000  # characters of a text that the page reads: each is an element, and has a byte for each cell
-_FIRST_SHOWN = 1200  # characters that it shows first, from a line a quarter into the text: books begin with titles
+_FIRST_SHOWN = 1200  # characters of the text that it shows first
 _SAMPLE = 32, 1000  # streams and characters of each, of a sample to find cells with
 _LARGEST = float(np.finfo(np.float16).max)
 
@@ -53,8 +53,7 @@ def make_page(model: Checkpoint, name: str, reports: Sequence[Report], ids: Ids 
         **_described(model, packed),
         "history": [(report.step, report.train_loss, report.val_loss) for report in reports],
         "found": [dataclasses.asdict(neuron) for neuron in found],
-        "text": "".join(vocabulary.decode(ids[text.find("\n", len(text) // 4) + 1 :][:_FIRST_SHOWN].tolist())),
-        "prime": "",
+        "text": "".join(vocabulary.decode(ids[_start(text) :][:_FIRST_SHOWN].tolist())),
         "most": _MOST_SHOWN,
     }
     folder = files("charrnn.page")
@@ -67,7 +66,7 @@ def make_page(model: Checkpoint, name: str, reports: Sequence[Report], ids: Ids 
     )
     pieces = {
         "policy": policy,
-        "title": html.escape(name),
+        "title": html.escape(name.encode("utf-8", "replace").decode()),
         "style": style,
         "script": script,
         "worker": worker,
@@ -76,6 +75,12 @@ def make_page(model: Checkpoint, name: str, reports: Sequence[Report], ids: Ids 
     }
     # At once, so that what a piece contains is never taken for the place of another.
     return re.sub(r"\{(\w+)\}", lambda place: pieces[place[1]], page).encode()
+
+
+def _start(text: str) -> int:
+    """Where a line begins a quarter into a text, or if none does, the start: books begin with their titles."""
+    start = text.find("\n", len(text) // 4) + 1
+    return start if start < len(text) else 0
 
 
 def read_ids(file: str, model: Checkpoint) -> Ids:
@@ -160,6 +165,7 @@ def _described(model: Checkpoint, weights: dict[str, Any]) -> dict[str, Any]:
         "sizes": {
             "cell": config.cell,
             "residual": cell.RESIDUAL,
+            "memory": "c" if "c" in cell.STATE else "h",
             "units": config.units,
             "layers": config.layers,
             "symbols": config.vocabulary_size,

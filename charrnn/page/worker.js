@@ -96,7 +96,7 @@ const CELLS = {
 };
 
 class Network {
-  /** Takes the sizes, {cell, residual, units, layers, symbols}, and the weights by their names in a checkpoint. */
+  /** Takes the sizes, {cell, residual, memory, units, layers, symbols}, and the weights by their names in a checkpoint. */
   constructor(sizes, weights) {
     const { units, layers, symbols } = sizes;
     this.sizes = sizes;
@@ -303,7 +303,7 @@ const ACTIONS = {
 
   /** Reads a text for looking at: the nats of each character, what was expected there, and each cell's memory. */
   async look({ request, start, ids }) {
-    const { units, layers, cell } = network.sizes;
+    const { units, layers, memory } = network.sizes;
     const state = network.zeroState();
     const nats = new Float32Array(ids.length);
     const tops = new Uint32Array(ids.length * SHOWN);
@@ -322,8 +322,8 @@ const ACTIONS = {
         });
       }
       logits = network.read(ids[at], state);
-      state.forEach(({ h, c }, layer) => {
-        const kept = cell === "gru" || cell === "rnn" ? h : c;
+      state.forEach((parts, layer) => {
+        const kept = parts[memory];
         for (let n = 0; n < units; n++) memories[(layer * units + n) * ids.length + at] = 127 * Math.tanh(kept[n]);
       });
       at++;
@@ -337,10 +337,6 @@ const ACTIONS = {
   async logits({ request, ids }) {
     const state = network.zeroState();
     return { request, logits: ids.map((id) => Array.from(network.read(id, state))) };
-  },
-
-  async stop({ request }) {
-    return { request };
   },
 };
 

@@ -131,7 +131,7 @@ def plan_training(call: Call, note: Note) -> Job | str:
     run.check_writable()
     if run.name in (starter.NAME, starter.NOTHING) and not run.exists():
         raise CharrnnError(
-            f"a new run cannot be called {run.name}, a word that --init-from has its own meaning for: choose another "
+            f"a new run cannot be called {run.name}, which means something else to --init-from: choose another "
             "name with --name",
             exit_code=2,
         )

@@ -92,19 +92,19 @@ class Source:
             corpus: the text.
         """
         own, vocabulary = self.model.vocabulary, corpus.vocabulary
-        close = [c if c in own else (own.nearest(c) or "\0")[0] for c in vocabulary.characters]
-        ids_of = [own.id_of(character) for character in close]
+        close = [c if c in own else own.nearest(c) for c in vocabulary.characters]
+        ids_of = [None if known is None else own.id_of(known[0]) for known in close]
         ids_of += [own.unknown] * (vocabulary.unknown is not None) + [own.boundary] * vocabulary.has_boundary
         strange = np.array([id is None for id in ids_of])
         table = np.array([id or 0 for id in ids_of], np.int64)
         pieces, length = _SURVEY
         length = min(length, corpus.training_characters)
+        if length < 4:
+            return math.inf
         starts = np.linspace(0, corpus.training_characters - length, pieces).astype(int)
         ids = np.stack([corpus.ids[start : start + length] for start in starts])
         network = Network(self.model.config, self.model.weights)
         logits, _ = network.forward(table[ids], network.zero_state(len(ids)))
-        if length < 4:
-            return math.inf
         read = length // 4  # before the model is expected to know what kind of text it is
         logits, targets = logits[:, read:-1].reshape(-1, logits.shape[-1]), ids[:, read + 1 :].reshape(-1)
         nats = np.where(strange[targets], math.log(len(own)), -log_probabilities(logits, table[targets]))
@@ -113,8 +113,9 @@ class Source:
     def initial_weights(self, corpus: Corpus, fresh: Mapping[str, Array]) -> dict[str, Array]:
         """The weights with which a model starts on a new text.
 
-        A character that the source does not know starts like the closest one that it knows: its ASCII equivalent, or
-        the letter without its accent. Of the two, the one that is rarer in the text starts rarer in all contexts.
+        A character that the source does not know starts like the closest one that it knows: its ASCII equivalent, the
+        letter in the other case or the one without its accent. Where it is the rarer of the two in the text, it starts
+        rarer in all contexts.
 
         Where there is no such character, the embedding row and the softmax column are a new model's. The bias is the
         log frequency, raised to the level of the source's logits. The character therefore starts about as probable as
@@ -180,7 +181,7 @@ def starter_for(corpus: Corpus, note: Note) -> tuple[Source, float] | None:
     share = sum(int(counts[id]) for id in unknown if id is not None) / max(1, int(counts.sum()))
     distinct = len(seen)
     if distinct < _LEAST_DISTINCT or share > _MOST_UNKNOWN:
-        has = f"only {distinct} distinct characters" if distinct < _LEAST_DISTINCT else "mostly characters of its own"
+        has = f"only {distinct} distinct characters" if distinct < _LEAST_DISTINCT else "many characters of its own"
         note(
             f"starting from nothing, since this text has {has}, unlike the English books that the starter has read "
             f"(--init-from {starter.NAME} starts from it all the same)"

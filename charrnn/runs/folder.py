@@ -334,7 +334,7 @@ def checkpoint_name(path: Path) -> str:
     if path == starter.PATH:
         return starter.NAME
     is_of_run = path.name in (Run(path.parent).best.name, Run(path.parent).last.name)
-    return path.absolute().parent.name if is_of_run else path.name
+    return (path.resolve().parent.name if is_of_run else "") or path.name
 
 
 def find_checkpoint(where: str | None, folder: str, note: Note = ignore_note) -> Path:
@@ -358,7 +358,7 @@ def find_checkpoint(where: str | None, folder: str, note: Note = ignore_note) ->
     if where is None and starter.is_installed():
         if runs := all_runs(folder, note):
             return runs[0].for_sampling()
-        note(f"{no_runs_in(folder)}; until then, charrnn uses its starter, a model of English books")
+        note(f"{no_runs_in(folder)}; charrnn uses its starter, a model of English books")
         return starter.PATH
     try:
         return find_run(where, folder, note).for_sampling()

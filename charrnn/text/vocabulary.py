@@ -213,8 +213,10 @@ class Vocabulary:
         """Find the closest known text: ASCII equivalent, other case, without its accent, or typographic form.
 
         Returns:
-            One or more known characters, or None if nothing is close.
+            One or more known characters, or None if nothing is close; of bytes, none is.
         """
+        if self.kind == "bytes":
+            return None
         bare = "".join(c for c in unicodedata.normalize("NFKD", character) if not unicodedata.combining(c))
         candidates = [
             ASCII_EQUIVALENTS.get(character, ""),

@@ -164,9 +164,9 @@ class _Training:
             if total_steps == most:
                 self.display.note(
                     f"{plural(most, 'update')} are enough: after {most / self.trainer.steps_per_epoch:.1f} passes, a "
-                    "network that could already read begins to learn this text by heart (--epochs sets other passes)"
+                    "network that can already read such a text begins to memorise it (--epochs sets other passes)"
                 )
-            if total_steps < FEW_STEPS:
+            elif total_steps < FEW_STEPS:
                 self.display.note(
                     f"{minutes:g} min allows only {plural(total_steps, 'update')} of this network on this machine, too "
                     "few to learn much: give more --minutes"
