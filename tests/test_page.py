@@ -192,6 +192,8 @@ def test_a_seed_gives_the_same_text_and_the_controls_do_what_they_say(
 def test_a_text_is_coloured_by_its_surprise_and_by_a_cell(tmp_path: Path, charrnn: Command, browser: Any) -> None:
     model = model_of("lstm", 2, ASCII)
     page = Page(browser, make(charrnn, tmp_path, model))
+    from playwright.sync_api import expect
+
     text = "It was \u201cnot\u201d a dark night.\nNo.\n"
     page.read(text)
     plain = text.replace("\u201c", '"').replace("\u201d", '"')
@@ -218,6 +220,13 @@ def test_a_text_is_coloured_by_its_surprise_and_by_a_cell(tmp_path: Path, charrn
     spans.nth(3).hover()
     assert page.tab.inner_text("#place-title").startswith(f"w: {nats[3]:.2f} nats")
 
+    # A file in place of the field.
+    (tmp_path / "file.txt").write_text("From a file.\n")
+    page.tab.set_input_files("#file", tmp_path / "file.txt")
+    expect(page.tab.locator("#look-status")).to_contain_text("13 characters")
+    assert page.tab.input_value("#source") == "From a file.\n"
+    page.read(text)
+
     # By a cell: its memory, blue below and red above zero.
     page.tab.select_option("#colour", "cell")
     page.tab.fill("#layer", "2")
@@ -228,6 +237,28 @@ def test_a_text_is_coloured_by_its_surprise_and_by_a_cell(tmp_path: Path, charrn
     for n, value in enumerate(memory):
         level = int(spans.nth(n).get_attribute("class").split()[0][1:])
         assert abs(level - 4 - 4 * np.tanh(value) / np.tanh(1)) < 0.6
+    page.close()
+
+
+def test_cells_of_the_starter_are_found_and_colour_the_text(tmp_path: Path, charrnn: Command, browser: Any) -> None:
+    """On real prose, at least five properties have a cell that keeps track of them."""
+    result = charrnn("page", "starter", "--out", "x.html", "--text", PROJECT / "data/tales.txt")
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "x.html").stat().st_size < 10_000_000
+    page = Page(browser, tmp_path / "x.html")
+    found = page.tab.locator("#neurons button")
+    assert found.count() >= 5
+    quotes = found.filter(has_text="inside quotes")
+    quotes.focus()
+    page.tab.keyboard.press("Enter")
+    from playwright.sync_api import expect
+
+    expect(page.tab.locator("#look-status")).to_contain_text("nats per character", timeout=60_000)
+    assert page.tab.input_value("#colour") == "cell"
+    named = f"inside quotes: layer {page.tab.input_value('#layer')}, cell {page.tab.input_value('#cell')}, "
+    assert quotes.inner_text().startswith(named)
+    classes = {name.split()[0] for name in page.tab.evaluate("[...$('painted').children].map((e) => e.className)")}
+    assert {"c0", "c8"} <= classes <= {f"c{level}" for level in range(9)}
     page.close()
 
 
