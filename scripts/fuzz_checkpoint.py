@@ -12,6 +12,7 @@ what charrnn writes for what it read there. The first find ends it with an exit 
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import inspect
 import sys
@@ -20,7 +21,7 @@ import time
 from pathlib import Path
 
 import click
-from _forge import BODY, GOOD, sealed
+from _forge import BODY, GOOD, sealed, small_checkpoint
 
 from charrnn.runs import checkpoint
 
@@ -65,8 +66,10 @@ def with_atheris(seconds: float, finds: Path) -> None:
             atheris.instrument_func(function)
     seeds = finds / "seeds"
     seeds.mkdir()
+    half = checkpoint.to_bytes(dataclasses.replace(small_checkpoint(), weights_type="float16"))
     for choice in range(4):
         (seeds / str(choice)).write_bytes(GOOD + bytes([choice]))
+        (seeds / f"half-{choice}").write_bytes(half + bytes([choice]))
     options = [f"-max_total_time={seconds:.0f}", f"-artifact_prefix={finds}/", "-max_len=8192", "-print_final_stats=1"]
     atheris.Setup([sys.argv[0], str(seeds), *options], try_one)
     atheris.Fuzz()
