@@ -22,16 +22,16 @@ from charrnn.runs.folder import Run
 STARTS = ("none", "starter")
 
 
-def trained(text: Path, start: str, minutes: float, seed: int, folder: Path) -> tuple[float, int]:
-    """The final loss of a run, in nats per character, and its updates."""
+def trained(text: Path, start: str, minutes: float, seed: int, folder: Path) -> float:
+    """The final loss of a run, in nats per character."""
     run = Run(folder / f"{text.stem}-{start}-{minutes:g}-{seed}")
     command = [sys.executable, "-m", "charrnn", "train", text, "--name", run.name, "--checkpoints-dir", folder]
     options = ["--init-from", start, "--minutes", str(minutes), "--seed", str(seed)]
     if not run.last.exists() or read_head(run.last).progress.final_loss is None:
         subprocess.run([*command, *options], check=True, stderr=subprocess.DEVNULL)
-    progress = read_head(run.last).progress
-    assert progress.final_loss is not None
-    return progress.final_loss, progress.step
+    loss = read_head(run.last).progress.final_loss
+    assert loss is not None
+    return loss
 
 
 @click.command(help=__doc__.replace("\n\n", "\n\n\b\n"))
@@ -46,7 +46,7 @@ def main(texts: tuple[Path, ...], minutes: float, seeds: int, folder: Path) -> N
     for text in texts:
         cells, means = [text.name], []
         for start in STARTS:
-            losses = [trained(text, start, minutes, seed, folder)[0] for seed in range(1, seeds + 1)]
+            losses = [trained(text, start, minutes, seed, folder) for seed in range(1, seeds + 1)]
             means.append(statistics.mean(losses))
             cells += [", ".join(f"{loss:.4f}" for loss in losses), f"{means[-1]:.4f}"]
         click.echo(f"| {' | '.join(cells)} | {means[1] - means[0]:+.4f} |")

@@ -139,7 +139,7 @@ def evaluate_validation(model: Checkpoint, files: Sequence[str], width: int | No
     rows = _validation_rows(corpus, settings.seq_length, limit)
     if width is not None:
         rows, limit = cold_windows(corpus.ids[corpus.validation_start :], width), part
-    characters = np.array([*vocabulary.characters, *"\ufffd" * (vocabulary.unknown is not None), boundary_mark("text")])
+    characters = np.array(vocabulary.texts(boundary_mark("text")))
     jobs = [
         Rows(rows.ids[some], rows.scored[some]) for some in np.array_split(np.arange(len(rows.ids)), cores) if len(some)
     ]

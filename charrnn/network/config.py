@@ -31,6 +31,15 @@ def weight_shapes(config: NetworkConfig) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
+def embedding_deviation(config: NetworkConfig) -> float:
+    """The standard deviation of an embedding's first values.
+
+    With it, the first layer's projections of the characters, through its Glorot kernel, have variance 1. With Keras'
+    0.05, hardly anything of a character reaches the gates until training has enlarged it.
+    """
+    return math.sqrt((config.embedding + CELLS[config.cell].GATES * config.units) / (2 * config.embedding))
+
+
 def count_weights(config: NetworkConfig) -> int:
     """The total number of weights in the network."""
     return sum(map(math.prod, weight_shapes(config).values()))

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from charrnn.network.cells import CELLS, Array
-from charrnn.network.config import NetworkConfig, weight_shapes
+from charrnn.network.config import NetworkConfig, embedding_deviation, weight_shapes
 from charrnn.network.network import Network
 from charrnn.page.features import FEATURES, Values
 
@@ -85,8 +85,7 @@ def untrained_weights(config: NetworkConfig, seed: int = 0) -> dict[str, Array]:
             if (forget := CELLS[config.cell].FORGET) is not None and name.startswith("layer"):
                 weight[forget * config.units : (forget + 1) * config.units] = 1
         elif name == "embedding":
-            gates = CELLS[config.cell].GATES * config.units
-            weight = random.normal(0, math.sqrt((config.embedding + gates) / (2 * config.embedding)), shape)
+            weight = random.normal(0, embedding_deviation(config), shape)
         elif name.endswith("recurrent_kernel"):
             weight = np.linalg.qr(random.normal(size=shape[::-1]))[0].T
         else:

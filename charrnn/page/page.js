@@ -82,15 +82,21 @@ function showText() {
   );
 }
 
+/** A symbol and its probability, as a bar. */
+function bar(name, id, probability) {
+  const made = element(name, "", { className: "bar" });
+  const share = `${(100 * probability).toFixed(1)} %`;
+  made.append(element("kbd", shown(id)), element("span", share));
+  made.style.setProperty("--share", probability);
+  if (name === "button") Object.assign(made, { type: "button", ariaLabel: `${shown(id)}, ${share}` });
+  return made;
+}
+
 function showExpected(list) {
   $("next").replaceChildren(
     ...list.map(([id, probability]) => {
       const item = document.createElement("li");
-      const button = element("button", "", { type: "button", className: "bar" });
-      const share = `${(100 * probability).toFixed(1)} %`;
-      button.append(element("kbd", shown(id)), element("span", share));
-      button.style.setProperty("--share", probability);
-      button.setAttribute("aria-label", `${shown(id)}, ${share}`);
+      const button = bar("button", id, probability);
       button.onclick = () => goOn([...text, id]);
       item.append(button);
       return item;
@@ -244,10 +250,7 @@ function show(place) {
   $("place").replaceChildren(
     ...Array.from({ length: count }, (_, n) => {
       const at = active * count + n;
-      const item = element("li", "", { className: "bar" });
-      item.append(element("kbd", shown(look.tops[at])), element("span", `${(100 * look.shares[at]).toFixed(1)} %`));
-      item.style.setProperty("--share", look.shares[at]);
-      return item;
+      return bar("li", look.tops[at], look.shares[at]);
     }),
   );
 }

@@ -47,7 +47,8 @@ def make_page(model: Checkpoint, name: str, reports: Sequence[Report], ids: Ids 
     network = Network(model.config, packed)
     vocabulary = model.vocabulary
     ids = sampled(network, vocabulary) if ids is None else ids
-    text = as_characters(ids, vocabulary)
+    # One character for each id: of `bytes`, U+0000 to U+00FF.
+    text = "".join(map(vocabulary.texts("\n").__getitem__, ids.tolist()))
     found = find_neurons(network, ids, text)
     data = {
         **_described(model, packed),
@@ -125,14 +126,6 @@ def sampled(network: Network, vocabulary: Vocabulary) -> Ids:
     begun = read_beginning(network, vocabulary, np.zeros(0, vocabulary.dtype))
     writing = Streams(network, vocabulary, begun, Choice(0.8), range(streams))
     return np.stack([writing.step() for _ in range(length)], axis=1).reshape(-1).astype(vocabulary.dtype)
-
-
-def as_characters(ids: Ids, vocabulary: Vocabulary) -> str:
-    """A text with one character for each id: of `bytes`, U+0000 to U+00FF; a newline for a boundary."""
-    characters = [*vocabulary.characters]
-    if vocabulary.unknown is not None:
-        characters.append("\ufffd")
-    return "".join([*map([*characters, "\n"].__getitem__, ids.tolist())])
 
 
 def _described(model: Checkpoint, weights: dict[str, Any]) -> dict[str, Any]:

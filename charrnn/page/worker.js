@@ -175,9 +175,12 @@ function randomNumbers(seed) {
   };
 }
 
+/** The logits of the characters that the model may write; -Infinity for the others. */
+const writable = (logits) => Float32Array.from(logits, (logit, id) => (vocabulary.writable[id] ? logit : -Infinity));
+
 /** The id of the next character, chosen as charrnn sample chooses: temperature, then top-p, among those it may write. */
-function choose(logits, writable, temperature, topP, random) {
-  const allowed = Float32Array.from(logits, (logit, id) => (writable[id] ? logit : -Infinity));
+function choose(logits, temperature, topP, random) {
+  const allowed = writable(logits);
   if (temperature < 1e-3) return largest(allowed, 1)[0];
   const probabilities = softmax(allowed, temperature);
   const order = largest(probabilities, probabilities.length);
@@ -204,8 +207,8 @@ class Reading {
 
   /** Forgets all but the first `length` characters, and those after the last kept state before. */
   backTo(length) {
-    const kept = Math.floor(Math.min(length, this.ids.length) / SNAPSHOT);
     if (length >= this.ids.length) return;
+    const kept = Math.floor(length / SNAPSHOT);
     this.ids.length = kept * SNAPSHOT;
     this.states.length = kept + 1;
     this.state = copied(this.states[kept]);
@@ -249,8 +252,7 @@ function readAll(request, ids) {
 
 /** What may come next: ids and probabilities, the most probable first. */
 function expected(logits, count) {
-  const allowed = Float32Array.from(logits, (logit, id) => (vocabulary.writable[id] ? logit : -Infinity));
-  const probabilities = softmax(allowed);
+  const probabilities = softmax(writable(logits));
   return largest(probabilities, count).map((id) => [id, probabilities[id]]);
 }
 
@@ -284,7 +286,7 @@ const ACTIONS = {
     await inSlices(request, () => {
       const start = performance.now();
       while (left > 0 && performance.now() - start < SLICE) {
-        const id = choose(reading.logits, vocabulary.writable, temperature, topP, random);
+        const id = choose(reading.logits, temperature, topP, random);
         if (id === vocabulary.boundary) {
           left = 0; // the model ends its text
           break;
@@ -293,9 +295,10 @@ const ACTIONS = {
         fresh.push(id);
         left--;
       }
-      if (left > 0) show(false);
-      if (left > 0) fresh = [];
-      return left > 0;
+      if (left === 0) return false;
+      show(false);
+      fresh = [];
+      return true;
     });
     show(true);
     return null;
@@ -309,18 +312,16 @@ const ACTIONS = {
     const tops = new Uint32Array(ids.length * SHOWN);
     const shares = new Float32Array(ids.length * SHOWN);
     const memories = new Int8Array(ids.length * layers * units); // a row for each cell
-    let logits = null;
+    let logits;
     for (const id of start) logits = network.read(id, state);
     let at = 0;
     const isDone = await inSlices(request, () => {
-      if (logits) {
-        const probabilities = softmax(logits);
-        nats[at] = -Math.log(probabilities[ids[at]]);
-        largest(probabilities, SHOWN).forEach((id, n) => {
-          tops[at * SHOWN + n] = id;
-          shares[at * SHOWN + n] = probabilities[id];
-        });
-      }
+      const probabilities = softmax(logits);
+      nats[at] = -Math.log(probabilities[ids[at]]);
+      largest(probabilities, SHOWN).forEach((id, n) => {
+        tops[at * SHOWN + n] = id;
+        shares[at * SHOWN + n] = probabilities[id];
+      });
       logits = network.read(ids[at], state);
       state.forEach((parts, layer) => {
         const kept = parts[memory];

@@ -355,9 +355,7 @@ def find_checkpoint(where: str | None, folder: str, note: Note = ignore_note) ->
                 "this charrnn was installed without its starter: train a run with charrnn train FILE", exit_code=2
             )
         return starter.PATH
-    if where is None and starter.is_installed():
-        if runs := all_runs(folder, note):
-            return runs[0].for_sampling()
+    if where is None and starter.is_installed() and not any(all_runs(folder)):
         note(f"{no_runs_in(folder)}; charrnn uses its starter, a model of English books")
         return starter.PATH
     try:

@@ -425,8 +425,7 @@ def unlike_notes(corpus: Corpus, validation_counts: npt.NDArray[np.int64], files
     never = validation_counts[corpus.training_counts == 0].sum()
     share = float(never / max(1, corpus.validation_characters))
     start = [] if vocabulary.kind == "bytes" else corpus.ids[:_LINES_LOOKED_AT].tolist()
-    texts = [*vocabulary.characters, "\ufffd"] if vocabulary.unknown is not None else [*vocabulary.characters]
-    texts.append("\n")  # for a boundary
+    texts = vocabulary.texts("\n")
     lines = "".join([texts[id] for id in start]).split("\n")[:-1]
     is_list = len(lines) >= 100 and sum(map(len, lines)) < 40 * len(lines)
     pairs = [(a.casefold(), b.casefold()) for a, b in itertools.pairwise(lines)]

@@ -170,6 +170,10 @@ class Vocabulary:
         note(replaced(counts, replacements))
         return replace_all(text, replacements)
 
+    def texts(self, boundary: str) -> list[str]:
+        """The text of each id: its character, U+FFFD for the unknown symbol, and the given text for a boundary."""
+        return [*self.characters, *["\ufffd"] * (self.unknown is not None), boundary]
+
     def table(self, outside: int | None = None) -> Ids:
         """The id of each code point.
 
@@ -259,10 +263,7 @@ class Decoder:
         """
         self.invalid = 0
         self.errors = errors
-        self._texts = [*vocabulary.characters]  # of each id
-        if vocabulary.unknown is not None:
-            self._texts.append("\ufffd")
-        self._texts.append("")  # of the boundary
+        self._texts = vocabulary.texts("")
         self._utf8 = codecs.getincrementaldecoder("utf-8")(errors) if vocabulary.kind == "bytes" else None
 
     @property

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from charrnn.network.cells import CELLS, Array
-from charrnn.network.config import NetworkConfig, weight_shapes
+from charrnn.network.config import NetworkConfig, embedding_deviation, weight_shapes
 from charrnn.training.backend import keras, tf
 from charrnn.training.cells import FAST_LAYERS, stock_layer
 from charrnn.training.layout import STOCK, Layout
@@ -66,11 +66,10 @@ class CharacterModel(keras.Model):  # type: ignore[misc]  # Keras has no types
         self.config = config
         self.dropout = dropout
         self.layout = layout
-        # With this, the first layer's projections of the characters, through its Glorot kernel, have variance 1. With
-        # Keras' 0.05, hardly anything of a character reaches the gates until training has enlarged it.
-        deviation = math.sqrt((config.embedding + CELLS[config.cell].GATES * config.units) / (2 * config.embedding))
         self.embedding = keras.layers.Embedding(
-            config.vocabulary_size, config.embedding, keras.initializers.RandomNormal(stddev=deviation)
+            config.vocabulary_size,
+            config.embedding,
+            keras.initializers.RandomNormal(stddev=embedding_deviation(config)),
         )
         self.recurrent = [
             FAST_LAYERS[config.cell](config.units, layout.precision)
