@@ -2,6 +2,7 @@
 
     python scripts/crash_test.py --kills 200 --jobs 2
     python scripts/crash_test.py --kills 200 --jobs 2 --large
+    python scripts/crash_test.py --kills 20 --workers 3
 
 Trains a small network on data/tales.txt without a stop. Then trains the same run again and again, each time killed
 with SIGKILL at random moments, from the start of the process to the final pass, and continued by the same command
@@ -11,6 +12,9 @@ it ended a process; where it fell is told from what it left in the run's folder.
 
 With --large the text is so large that its ids go to a file, and half of the kills fall while that file is written. It
 must then be the only one, and the same as without a stop.
+
+With --workers each run has several workers, and a kill hits one of them at random. The others must end within a
+minute, and the command must say which one was killed. (Linux only.)
 """
 
 from __future__ import annotations
@@ -117,9 +121,11 @@ def ends(run: Run) -> tuple[bytes, bytes, list[list[str]], list[bytes]]:
 class CrashTest:
     """The kills that are to be made, and what came of them."""
 
-    def __init__(self, folder: Path, kills: int, seed: int, is_large: bool) -> None:
+    def __init__(self, folder: Path, kills: int, seed: int, is_large: bool, workers: int) -> None:
         """Train without a stop."""
         self.folder, self.kills, self.seed, self.is_large = folder, kills, seed, is_large
+        self.workers = workers
+        self.seconds: list[float] = []  # from the kill of a worker to the end of all
         self.text = folder / "tales.txt"
         self.text.write_bytes(TALES.read_bytes() * (COPIES if is_large else 1))
         os.utime(self.text, (time.time() - 3600,) * 2)  # an hour old: ids name no file that may still change
@@ -143,7 +149,33 @@ class CrashTest:
         return Run(self.folder / name / self.text.stem)
 
     def _start(self, run: Run) -> subprocess.Popen[str]:
-        return start(self.text, run.folder.parent, LARGE if self.is_large else SMALL)
+        options = [
+            *(LARGE if self.is_large else SMALL),
+            *(("--workers", str(self.workers)) if self.workers > 1 else ()),
+        ]
+        return start(self.text, run.folder.parent, options)
+
+    def _kill(self, process: subprocess.Popen[str], moments: random.Random) -> str:
+        """Kill a process, or one of the workers that it started; return what it printed."""
+        if self.workers == 1:
+            process.kill()
+            return process.communicate()[1]
+        children: list[int] = []
+        while process.poll() is None and len(children) < self.workers:
+            children = [*map(int, Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split())]
+        if len(children) < self.workers:  # it had ended
+            return process.communicate()[1]
+        number = moments.randrange(self.workers)
+        begin = time.monotonic()
+        os.kill(children[number], signal.SIGKILL)
+        _, errors = process.communicate()
+        seconds = time.monotonic() - begin
+        if process.returncode != 0:
+            self.seconds.append(seconds)
+            left = [child for child in children if Path(f"/proc/{child}").exists()]
+            if left or seconds > 60 or f"worker {number} " not in errors:
+                raise click.ClickException(f"{seconds:.0f} s after worker {number}, left {left}: {errors}")
+        return errors
 
     @property
     def made(self) -> int:
@@ -173,11 +205,12 @@ class CrashTest:
                     if to_kill_at_the_end and last_row(run) == self.total_steps:
                         to_kill_at_the_end = False
                         deadline = time.monotonic() + moments.uniform(0, 0.1)
-                process.kill()
-            _, errors = process.communicate()
+                errors = self._kill(process, moments)
+            else:
+                _, errors = process.communicate()
             if process.returncode == 0:
                 break
-            if process.returncode != -signal.SIGKILL:
+            if process.returncode != (-signal.SIGKILL if self.workers == 1 else 1):
                 raise click.ClickException(f"the command failed after a kill: {errors}")
             with self._lock:
                 self.places[place(run, before)] += 1
@@ -196,10 +229,11 @@ class CrashTest:
 @click.option("--seed", default=1, show_default=True, help="Of the random moments.")
 @click.option("--jobs", default=1, show_default=True, help="Runs at the same time.")
 @click.option("--large", is_flag=True, help="Train on a text whose ids go to a file.")
-def main(kills: int, seed: int, jobs: int, large: bool) -> None:
+@click.option("--workers", default=1, show_default=True, help="Of each run.")
+def main(kills: int, seed: int, jobs: int, large: bool, workers: int) -> None:
     """Run the test and print what came of it."""
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(jobs) as pool:
-        test = CrashTest(Path(folder), kills, seed, large)
+        test = CrashTest(Path(folder), kills, seed, large, workers)
         numbers = itertools.count()
 
         def work() -> None:
@@ -211,6 +245,8 @@ def main(kills: int, seed: int, jobs: int, large: bool) -> None:
     print(f"{test.made} kills in {len(test.equal)} runs:")
     for where, count in test.places.most_common():
         print(f"{count:5} {where}")
+    if test.seconds:
+        print(f"the other workers ended after at most {max(test.seconds):.1f} s")
     print(f"{sum(test.equal)} of {len(test.equal)} runs ended in the same bytes as the run without a stop")
     sys.exit(0 if all(test.equal) and test.made >= kills else 1)
 

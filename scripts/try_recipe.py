@@ -131,10 +131,10 @@ def main(text: str, recipe: tuple[str, ...], core: int) -> None:
             return [*super().zero_state(batch_size), (tf.zeros((batch_size, 2)),)]  # the last two ids
 
         def loss_sum(
-            self, ids: Any, targets: Any, weights: Any, state: Any, dropout_seed: Any = None, exact: bool = False
+            self, ids: Any, targets: Any, weights: Any, state: Any, dropout_seed: Any = None, *more: Any, **named: Any
         ) -> Any:
             self.update_seed = dropout_seed
-            return super().loss_sum(ids, targets, weights, state, dropout_seed, exact)
+            return super().loss_sum(ids, targets, weights, state, dropout_seed, *more, **named)
 
         def _arranged(self, exact: bool) -> list[Any]:
             rows = tf.convert_to_tensor(self.embedding.embeddings)
@@ -153,7 +153,7 @@ def main(text: str, recipe: tuple[str, ...], core: int) -> None:
                 arranged.append(arrange(added, kernels, tf.float32 if exact else layer.operands))
             return arranged
 
-        def _read(self, ids: Any, arranged: list[Any], state: Any, dropout_seed: Any) -> Any:
+        def _read(self, ids: Any, arranged: list[Any], state: Any, dropout_seed: Any, first: int = 0) -> Any:
             outputs, new_state = ids, []
             two, one, zero = (tf.concat([tf.cast(tf.transpose(state[-1][0]), tf.int32), ids], 0)[n:] for n in range(3))
             two, one = two[:-2], one[:-1]  # ids before those of `zero`

@@ -173,7 +173,7 @@ def test_a_stopped_run_continued_ends_in_the_same_bytes(
 
 @pytest.mark.parametrize(
     ("change", "words"),
-    [({"threads": 1000}, "instead of 1,000: "), ({"arithmetic": "0" * 16}, "on another processor or ")],
+    [({"threads": 1000}, "instead of 1,000: "), ({"arithmetic": "0" * 16}, "on another processor, ")],
 )
 def test_another_machine_goes_on_and_says_that_equal_bytes_are_not_promised(
     tmp_path: Path, charrnn: Command, trained: Path, change: dict[str, Any], words: str

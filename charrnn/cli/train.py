@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import sys
 from typing import Any
@@ -9,9 +10,10 @@ from typing import Any
 import click
 
 from charrnn.cli.options import PATH, Command, complete_run, debug_option, experiment_option, folder_option, number
-from charrnn.messages import say, waiting_for
+from charrnn.messages import ignore_note, say, waiting_for
 from charrnn.ranges import Range
 from charrnn.runs.records import CHOICES, RANGES
+from charrnn.text.reading import is_nameless
 
 
 @click.command(cls=Command)
@@ -103,6 +105,12 @@ from charrnn.runs.records import CHOICES, RANGES
     type=click.Choice(CHOICES["precision"]),
     help="Precision of the factors in LSTM matrix products on a CPU; sums are float32.  [default: auto, the faster]",
 )
+@click.option(
+    "--workers",
+    type=number(Range(1, 1024), int),
+    help="Number of processes on this machine that share each batch; TF_CONFIG connects those of several machines.  "
+    "[default: 1]",
+)
 @click.option("--device", type=click.Choice(["cpu", "gpu"]), help="Where to train.  [default: a GPU if there is one]")
 @click.option(
     "--save-every",
@@ -120,6 +128,7 @@ def train(
     device: str | None,
     save_every: float | None,
     folder: str,
+    workers: int | None,
     **options: Any,
 ) -> None:
     """Train a model on text files; - reads standard input.
@@ -129,27 +138,38 @@ def train(
     The same command continues a stopped run. Options that you leave out then come from the run.
     """
     from charrnn.planning.job import Call, plan_training
+    from charrnn.planning.workers import this_worker, train_with
 
+    worker = this_worker()
+    if workers is not None and worker.count == 1 and workers > 1:
+        if any(map(is_nameless, files)):
+            raise click.UsageError("Several workers cannot share standard input or a pipe: give them a file.")
+        raise click.exceptions.Exit(train_with(workers))
+    if workers not in (None, worker.count):
+        raise click.UsageError(f"TF_CONFIG has {worker.count} workers, not {workers}: leave out --workers.")
+    # Worker 0 speaks for those that it started, and for the others shows the progress.
+    tell = say if worker.is_chief else ignore_note
     if options["epochs"] is not None and options["minutes"] is not None:
         raise click.UsageError("--epochs and --minutes cannot be combined: give one of them.")
     given = {option: value for option, value in options.items() if value is not None}
-    job = plan_training(Call(files, given, folder, name, fresh, device, save_every, glob), say)
+    job = plan_training(Call(files, given, folder, name, fresh, device, save_every, glob, worker), tell)
     if isinstance(job, str):
-        say(job)
+        tell(job)
         return
 
     from charrnn.training.stopping import Stopped
 
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     try:
-        with job.run.lock(say):
+        with job.run.lock(say) if worker.is_chief else contextlib.nullcontext():
             with waiting_for("loading TensorFlow"):
-                from charrnn.training.display import choose_display
+                from charrnn.training.display import SilentDisplay, choose_display
 
-                display = choose_display()  # before the environment is set up for Keras
+                # Before the environment is set up for Keras.
+                display = choose_display() if worker.is_chief else SilentDisplay()
                 from charrnn.training.loop import stopped_at, train
             train(job, display)
     except Stopped as stopped:
-        say(stopped_at(stopped.progress, job.commands.resume))
+        tell(stopped_at(stopped.progress, job.commands.resume))
         raise click.exceptions.Exit(128 + stopped.signal) from None
-    say(f"sample from it with: {job.commands.sample}")
+    tell(f"sample from it with: {job.commands.sample}")

@@ -30,6 +30,7 @@ from charrnn.planning.defaults import (
 )
 from charrnn.planning.machine import machine_class, memory_limit, usable_cores
 from charrnn.planning.warm_start import Source, load_source, starter_for
+from charrnn.planning.workers import ALONE, Worker
 from charrnn.runs import checkpoint, starter
 from charrnn.runs.folder import DEFAULT_FOLDER, FOLDER_VARIABLE, Run, run_named
 from charrnn.runs.records import MAX_SEPARATOR, Checkpoint, CorpusIdentity, Settings
@@ -53,6 +54,7 @@ class Call:
         device: `cpu` or `gpu`; None if not given.
         save_every: seconds between checkpoints; None if not given.
         glob: which files in the folders; None if not given.
+        worker: this process, of those that make the same call.
     """
 
     files: Sequence[str]
@@ -63,6 +65,7 @@ class Call:
     device: str | None = None
     save_every: float | None = None
     glob: str | None = None
+    worker: Worker = ALONE
 
 
 @dataclass(frozen=True)
@@ -128,7 +131,8 @@ def plan_training(call: Call, note: Note) -> Job | str:
     notes: list[str] = []
     texts = Path(call.folder) / TEXTS_FOLDER
     sources = open_files(files, call.glob, texts, notes.append)
-    run.check_writable()
+    if call.worker.is_chief:
+        run.check_writable()
     if run.name in (starter.NAME, starter.NOTHING) and not run.exists():
         raise CharrnnError(
             f"a new run cannot be called {run.name}, which means something else to --init-from: choose another "
@@ -162,7 +166,7 @@ def plan_training(call: Call, note: Note) -> Job | str:
         )
 
     machine = machine_class(call.device)
-    speed = machine_speed(machine, usable_cores())
+    speed = machine_speed(machine, call.worker.count * usable_cores(call.worker.beside))
     reading = Reading(
         given.get("vocabulary"),
         given.get("encoding", "utf-8"),
@@ -322,6 +326,8 @@ def _commands(call: Call, run: Run, split_at: str | None) -> Commands:
     named = [] if not is_nameless(files[0]) and run.name == _default_name(files) else ["--name", run.name]
     options = [] if call.device is None else ["--device", call.device]
     options += [] if call.save_every is None else ["--save-every", f"{call.save_every:g}"]
+    is_local = call.worker.beside == call.worker.count > 1
+    options += ["--workers", str(call.worker.count)] if is_local else []
     separator = ["--"] if any(file.startswith("-") and file != "-" for file in files) else []
     # /dev/fd/63 exists only for this command: the user must type the shell's <(...) again.
     typed = ["<(...)" if is_nameless(file) and file != "-" else shlex.quote(file) for file in files]

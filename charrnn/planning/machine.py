@@ -34,9 +34,10 @@ def machine_class(device: str | None = None) -> str:
     return "other"
 
 
-def usable_cores() -> int:
-    """The number of cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def usable_cores(processes: int = 1) -> int:
+    """The number of cores that this process may run on, or its share of them beside others like it; at least 1."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // processes)
 
 
 def memory_limit() -> int | None:

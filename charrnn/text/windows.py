@@ -20,7 +20,14 @@ def steps_per_epoch(characters: int, batch_size: int, seq_length: int) -> int:
 
 
 def windows(
-    ids: Ids | StoredIds, characters: int, batch_size: int, seq_length: int, seed: int, epoch: int, first: int = 0
+    ids: Ids | StoredIds,
+    characters: int,
+    batch_size: int,
+    seq_length: int,
+    seed: int,
+    epoch: int,
+    first: int = 0,
+    streams: range | None = None,
 ) -> Iterator[tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]]:
     """Slide windows along `batch_size` contiguous streams of the text.
 
@@ -36,14 +43,16 @@ def windows(
         seed: the run's seed.
         epoch: counted from 0.
         first: the first window to yield, to resume in the middle of an epoch.
+        streams: those to read, if not all.
 
     Yields:
-        Inputs and targets, each (B, T); the targets are the inputs shifted by one character.
+        Inputs and targets, each (B, T), or as many rows as there are streams to read; the targets are the inputs
+        shifted by one character.
     """
     # SeedSequence is stable across NumPy versions; the generators' methods are not.
     offset = int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0] % characters)
-    starts = [offset + stream * (characters // batch_size) for stream in range(batch_size)]
-    block = np.empty((batch_size, seq_length + 1), np.int32)
+    starts = [offset + stream * (characters // batch_size) for stream in streams or range(batch_size)]
+    block = np.empty((len(starts), seq_length + 1), np.int32)
     for window in range(first, steps_per_epoch(characters, batch_size, seq_length)):
         for row, start in zip(block, starts, strict=True):
             _read_ring(ids, characters, (start + window * seq_length) % characters, row)

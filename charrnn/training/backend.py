@@ -104,11 +104,12 @@ class Device:
     cores: int  # that this process may use
 
 
-def choose_device(wanted: str | None) -> Device:
+def choose_device(wanted: str | None, processes: int = 1) -> Device:
     """Use a GPU if TensorFlow finds one, otherwise the CPU.
 
     Args:
         wanted: `cpu` or `gpu` to force one of them.
+        processes: number of processes that share the cores.
 
     Raises:
         CharrnnError: a GPU is wanted, but TensorFlow finds none.
@@ -119,7 +120,7 @@ def choose_device(wanted: str | None) -> Device:
             "the CUDA libraries (python -m pip install '.[cuda]' in charrnn's folder); "
             "to train on the CPU, leave out --device"
         )
-    cores = usable_cores()
+    cores = usable_cores(processes)
     if wanted == "cpu" or not _GPUS:
         tf.config.set_visible_devices([], "GPU")
         return Device(f"the CPU ({plural(cores, 'core')})", False, cores)
@@ -136,11 +137,11 @@ _PROCESSOR = {
 """Fields of /proc/cpuinfo that determine a processor's instructions and the order of its long sums."""
 
 
-def arithmetic(device: Device) -> str:
+def arithmetic(device: Device, replicas: int) -> str:
     """A short digest of what, besides the number of threads, decides how results are rounded.
 
-    It covers the processor, the libraries that compute, and the setting that selects one of TensorFlow's two sets
-    of CPU kernels.
+    It covers the processor, the libraries that compute, the setting that selects one of TensorFlow's two sets of CPU
+    kernels, and the number of replicas.
     """
     parts = [platform.machine(), tf.__version__, keras.__version__, np.__version__]
     parts += [os.environ.get("TF_ENABLE_ONEDNN_OPTS", ""), device.name if device.gpu else "cpu"]
@@ -149,4 +150,6 @@ def arithmetic(device: Device) -> str:
         parts += [line for line in first.splitlines() if line.partition(":")[0].strip() in _PROCESSOR]
     except OSError:  # not Linux
         parts.append(platform.processor())
+    if replicas > 1:
+        parts.append(f"{replicas} replicas")
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]

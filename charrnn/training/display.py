@@ -81,6 +81,13 @@ class ProgressDisplay:
         )
 
 
+class SilentDisplay(ProgressDisplay):
+    """Nothing: of several workers, worker 0 shows the progress."""
+
+    def note(self, line: str) -> None:
+        """Drop a line."""
+
+
 class _Terminal:
     """stderr, which drops its lines if its terminal is gone, so that training survives that."""
 

@@ -24,7 +24,9 @@ STOCK = Layout()
 _LEAST_ROWS = 8  # of the batch, in each part: with fewer, reading the weights costs more than the products
 
 
-def choose_layout(device: Device, settings: Settings, precision: str, decided: Progress | None) -> Layout:
+def choose_layout(
+    device: Device, settings: Settings, precision: str, decided: Progress | None, workers: int = 1
+) -> Layout:
     """Choose the layout of a run's arithmetic, and set TensorFlow's threads for it.
 
     Call this before TensorFlow computes anything.
@@ -33,11 +35,15 @@ def choose_layout(device: Device, settings: Settings, precision: str, decided: P
         device: device of the run.
         settings: settings of the run.
         precision: precision of a new run.
-        decided: progress of a continued run, which keeps its precision and parts; None for a new run.
+        decided: progress of a continued run, which keeps its precision, and its parts if it has as many threads;
+            None for a new run.
+        workers: number of processes that share the batch.
     """
     if device.gpu or settings.cell not in FAST_LAYERS:
         return Layout()
-    parts = decided.parts if decided else min(device.cores, max(1, settings.batch_size // _LEAST_ROWS))
+    parts = min(device.cores, max(1, settings.batch_size // workers // _LEAST_ROWS))
+    if decided and decided.threads == device.cores:
+        parts = decided.parts
     tf.config.threading.set_inter_op_parallelism_threads(device.cores)
     tf.config.threading.set_intra_op_parallelism_threads(max(1, device.cores // parts))
     return Layout(True, decided.precision if decided else precision, parts)

@@ -17,7 +17,7 @@ from typing import NoReturn
 
 import numpy as np
 
-from charrnn import CharrnnError
+from charrnn import CharrnnError, __version__
 from charrnn.messages import plural
 from charrnn.network.cells import CELLS, Array
 from charrnn.network.config import count_weights
@@ -37,6 +37,7 @@ from charrnn.runs.records import Checkpoint, CorpusIdentity, Progress
 from charrnn.sampling.choice import Choice
 from charrnn.sampling.streams import generate
 from charrnn.training.backend import Device, arithmetic, choose_device, tf
+from charrnn.training.cluster import Cluster, connect, losing_workers
 from charrnn.training.display import ProgressDisplay
 from charrnn.training.layout import Layout, choose_layout
 from charrnn.training.stopping import Stopped, StopRequest
@@ -87,18 +88,54 @@ def _train(job: Job, display: ProgressDisplay) -> None:
         display.end()
 
     with StopRequest(message, clean_up) as request:
-        place = choose_device(job.call.device)
-        layout = choose_layout(place, job.settings, job.precision, saved)
+        worker = job.call.worker
+        place = choose_device(job.call.device, worker.beside)
+        layout = choose_layout(place, job.settings, job.precision, saved, worker.count)
+        cluster = connect(worker, place, display.note)
+        if cluster.replicas > job.settings.batch_size:
+            raise CharrnnError(
+                f"{plural(job.settings.batch_size, 'stream')} cannot be divided among {cluster.replicas} devices: "
+                "give a --batch-size of at least as many"
+            )
         weights = count_weights(job.settings.network(job.corpus.vocabulary))
         display.note(  # first, because building a very large network takes a while
             f"training {job.settings.layers} x {job.settings.units} {CELLS[job.settings.cell].TITLE} "
-            f"({weights:,} weights) on {place.name}" + (f" in {layout.precision}" if layout.fast else "")
+            f"({weights:,} weights) on {place.name}"
+            + (f" in {layout.precision}" if layout.fast else "")
+            + (f" with {cluster.replicas} replicas" if cluster.replicas > 1 else "")
         )
-        training = _Training(job, place, layout, display, request)
-        training.begin()
-        request.is_remembered = True
-        training.run_steps()
-        training.finish()
+        training: _Training | None = None
+
+        def remedy() -> str:
+            last = saved if training is None else training.saved
+            if last is None:
+                return "nothing is saved yet: start all of them again"
+            every = "" if worker.beside == worker.count else " on each machine"
+            return f"step {last.step:,} of {last.total_steps:,} is saved; continue{every} with: {job.commands.resume}"
+
+        with losing_workers(worker, remedy):
+            _refuse_differences(cluster, job, layout)
+            training = _Training(job, place, layout, display, request, cluster)
+            training.begin()
+            request.is_remembered = True
+            training.run_steps()
+            training.finish()
+
+
+def _refuse_differences(cluster: Cluster, job: Job, layout: Layout) -> None:
+    """Check that all workers are about to do the same training; see `Cluster.refuse_differences`."""
+    step = "a new run" if job.resume is None else f"a run at step {job.resume.progress.step:,}"
+    settings = {name.replace("_", "-"): value for name, value in dataclasses.asdict(job.settings).items()}
+    cluster.refuse_differences(
+        {
+            "version of charrnn": __version__,
+            "version of TensorFlow": tf.__version__,
+            "text": f"{len(job.corpus.ids):,} characters, SHA-256 {job.corpus.sha256[:12]}",
+            "checkpoint": step,
+            **settings,
+            "precision": layout.precision,
+        }
+    )
 
 
 def stopped_at(progress: Progress, command: str) -> str:
@@ -110,7 +147,13 @@ class _Training:
     """The work of one call on one run: its state, files and display."""
 
     def __init__(
-        self, job: Job, device: Device, layout: Layout, display: ProgressDisplay, request: StopRequest
+        self,
+        job: Job,
+        device: Device,
+        layout: Layout,
+        display: ProgressDisplay,
+        request: StopRequest,
+        cluster: Cluster,
     ) -> None:
         self.job, self.run, self.corpus, self.settings = job, job.run, job.corpus, job.settings
         self.config = job.settings.network(job.corpus.vocabulary)
@@ -119,7 +162,8 @@ class _Training:
         self.save_every = SAVE_SECONDS if job.call.save_every is None else job.call.save_every
         self.display = display
         self.request = request
-        self.trainer = Trainer(job.settings, job.corpus, layout, job.source)
+        self.cluster = cluster
+        self.trainer = Trainer(job.settings, job.corpus, layout, job.source, cluster)
         if job.resume is not None:
             self.trainer.restore(job.resume.progress.step, job.resume.weights, job.resume.training)
         self.loss_limit = EXPLODED * math.log(max(2, self.config.vocabulary_size))
@@ -161,6 +205,7 @@ class _Training:
             self.seconds_before = time.monotonic() - start
             left = budget - self.seconds_before
             total_steps = min(most, len(losses) + speed.steps_within(left, *self._sizes))
+            total_steps = int(self.cluster.agree(total_steps))
             if total_steps == most:
                 self.display.note(
                     f"{plural(most, 'update')} are enough: after {most / self.trainer.steps_per_epoch:.1f} passes, a "
@@ -184,16 +229,17 @@ class _Training:
             final_characters=self.job.final_characters,
             final_loss=None,
             threads=self.device.cores,
-            arithmetic=arithmetic(self.device),
+            arithmetic=arithmetic(self.device, self.cluster.replicas),
         )
         if losses and not losses[-1] <= self.loss_limit:
             self.give_up(losses[-1])
-        if self.run.exists():
-            if not self.job.call.fresh:
-                raise self._meanwhile()
-            self.display.note(f"the old run is kept as {self.run.set_aside().folder}")
         self.request.is_remembered = True
-        self.run.prepare()
+        if self.cluster.worker.is_chief:
+            if self.run.exists():
+                if not self.job.call.fresh:
+                    raise self._meanwhile()
+                self.display.note(f"the old run is kept as {self.run.set_aside().folder}")
+            self.run.prepare()
         try:
             self.save()
         except NotWrittenError as error:
@@ -210,13 +256,17 @@ class _Training:
         return self.trainer.characters_per_step, self.trainer.validation_characters
 
     def _continue(self, saved: Checkpoint) -> None:
-        last = load_last(self.run)
-        if last is None or last.progress != saved.progress:
-            raise self._meanwhile()
-        self.run.prepare()
+        if self.cluster.worker.is_chief:
+            last = load_last(self.run)
+            if last is None or last.progress != saved.progress:
+                raise self._meanwhile()
+            self.run.prepare()
         self.saved, self.tried_step = saved.progress, saved.progress.step
         self.progress = dataclasses.replace(
-            saved.progress, threads=self.device.cores, arithmetic=arithmetic(self.device)
+            saved.progress,
+            parts=self.layout.parts,
+            threads=self.device.cores,
+            arithmetic=arithmetic(self.device, self.cluster.replicas),
         )
         try:
             reports = self.run.read_history()
@@ -234,7 +284,7 @@ class _Training:
             change = (
                 f"with {plural(self.progress.threads, 'thread')} instead of {threads:,}"
                 if self.progress.threads != threads
-                else "on another processor or with another TensorFlow"
+                else "on another processor, with another TensorFlow or another number of workers"
             )
             self.display.note(f"{change}: the result will be as good as without the stop, but not byte-identical")
 
@@ -293,9 +343,13 @@ class _Training:
     def write(self, last: Checkpoint | None) -> bool:
         """Write the run's files, the best weights only if they are missing; return whether all were synced.
 
+        Of several workers, only the chief writes.
+
         Raises:
             NotWrittenError: a file cannot be written.
         """
+        if not self.cluster.worker.is_chief:
+            return True
         best = None if self.best_is_saved and os.path.exists(self.run.best) else self.best
         is_synced = self.run.save(last, self.reports, best)
         self.best_is_saved = True
@@ -306,7 +360,7 @@ class _Training:
         try:
             self.save()
         except NotWrittenError as error:
-            kept = f"kept so far: {self._kept}" if self.is_kept else self._kept
+            kept = f"kept so far: {self.kept}" if self.is_kept else self.kept
             self.display.note(f"{error}; training goes on and will try again; {kept}")
 
     def save_or_fail(self) -> None:
@@ -319,9 +373,9 @@ class _Training:
             self.save()
         except NotWrittenError as error:
             if self.is_kept:
-                kept = f"{self._kept} is kept: fix this, and the same command continues from there"
+                kept = f"{self.kept} is kept: fix this, and the same command continues from there"
             else:
-                kept = f"{self._kept}: fix this, and the same command starts over"
+                kept = f"{self.kept}: fix this, and the same command starts over"
             raise CharrnnError(f"{error}; {kept}") from None
 
     @property
@@ -330,7 +384,8 @@ class _Training:
         return self.saved is not None and os.path.exists(self.run.last)
 
     @property
-    def _kept(self) -> str:
+    def kept(self) -> str:
+        """What a continued run would start from, for messages."""
         if self.saved is None or not self.is_kept:
             return f"nothing is kept, since {self.run.folder} is gone or cannot be reached"
         return f"step {self.saved.step:,} of {self.saved.total_steps:,}"
@@ -394,11 +449,13 @@ class _Training:
                     self.report(learning_rate, time.monotonic() - start, speed)
                     updating, updates = 0.0, 0
                 # Weights that may be exploding must not replace a good checkpoint: the next report decides.
-                if self.request.signal is not None:
+                saving = self.save_is_due()
+                asked = self.cluster.share([self.request.signal or 0, saving])
+                if signal := int(asked[:, 0].max()):
                     if loss > self.loss_limit:
                         self.give_up(loss)
-                    self.stop(self.request.signal)
-                if is_last or (self.save_is_due() and loss <= self.loss_limit):
+                    self.stop(signal)
+                if is_last or (asked[0, 1] and loss <= self.loss_limit):
                     self.save_or_go_on()
 
     @property
@@ -410,8 +467,8 @@ class _Training:
         return validated - self.progress.best_step >= PATIENCE * self.progress.validate_every
 
     def stop(self, number: int) -> NoReturn:
-        """Save what is not saved yet, and stop for a signal."""
-        if self.saved != self.progress or not self.is_kept:
+        """Save what is not saved yet, and stop for a signal; every worker must call this."""
+        if self.cluster.agree(self.saved != self.progress or not self.is_kept):
             self.save_or_fail()
         raise Stopped(number, self.progress)
 
@@ -472,8 +529,8 @@ class _Training:
 
             def advance(done: int) -> None:
                 show(done)
-                if self.request.signal is not None:
-                    self.stop(self.request.signal)
+                if signal := int(self.cluster.share([self.request.signal or 0]).max()):
+                    self.stop(signal)
 
             final_loss = self.trainer.final_loss(best.weights, characters, advance)
         self.best_is_saved = False

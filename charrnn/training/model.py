@@ -6,7 +6,6 @@ logits, state = model(ids, model.zero_state(batch_size))
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -28,21 +27,33 @@ def to_numpy(tensor: Any) -> Array:
     return np.array(tf.convert_to_tensor(tensor).numpy())
 
 
-def dropped(outputs: Any, rate: Any, seed: Any) -> Any:
+_GROUP = 8  # streams whose dropout masks are drawn together
+
+
+def dropped(outputs: Any, rate: Any, seed: Any, first: int) -> Any:
     """Set a share of the outputs to 0, and scale up the others so that the mean stays the same.
 
     This is the dropout of Srivastava et al. (2014, JMLR 15), as in `tf.nn.experimental.stateless_dropout`, but with
     16 random bits for each output. TensorFlow's function draws twice as many and compares them as floats.
 
+    The mask of a stream depends only on the seed and the stream's number, not on the streams beside it: a batch has
+    the same masks in one part or in several, on one device or on several.
+
     Args:
-        outputs: of any known shape.
+        outputs: (T, H, B), of known shape.
         rate: the share, a scalar tensor.
-        seed: two integers that determine the mask.
+        seed: two integers that determine the masks.
+        first: number of the first of the B streams.
     """
-    size = math.prod(outputs.shape)
-    words = tf.random.stateless_uniform(((size + 1) // 2,), seed, None, None, tf.uint32)
-    bits = tf.reshape(tf.reshape(tf.bitcast(words, tf.uint16), (-1,))[:size], outputs.shape)
-    kept = bits >= tf.cast(rate * (1 << 16), tf.uint16)
+    steps, units, streams = outputs.shape
+    last, pairs = first + streams, []
+    for group in range(first // _GROUP, -(-last // _GROUP)):
+        group_seed = tf.random.experimental.stateless_fold_in(seed, group)
+        words = tf.random.stateless_uniform((steps, units, 2, 2), group_seed, None, None, tf.uint32)
+        pairs.append(tf.bitcast(words, tf.int64))  # wide, because they are copied next
+    bits = tf.reshape(tf.bitcast(tf.concat(pairs, axis=-1), tf.uint16), (steps, units, -1))
+    start = first % _GROUP
+    kept = bits[..., start : start + streams] >= tf.cast(rate * (1 << 16), tf.uint16)
     return outputs * tf.where(kept, tf.cast(1 / (1 - rate), outputs.dtype), tf.zeros((), outputs.dtype))
 
 
@@ -104,7 +115,14 @@ class CharacterModel(keras.Model):  # type: ignore[misc]  # Keras has no types
         return tf.transpose(logits, (1, 0, 2)), state
 
     def loss_sum(
-        self, ids: Any, targets: Any, weights: Any, state: TensorState, dropout_seed: Any = None, exact: bool = False
+        self,
+        ids: Any,
+        targets: Any,
+        weights: Any,
+        state: TensorState,
+        dropout_seed: Any = None,
+        exact: bool = False,
+        first: int = 0,
     ) -> tuple[Any, TensorState]:
         """Sum the weighted cross-entropies of the targets, in nats, with the parts of the batch in parallel.
 
@@ -115,6 +133,7 @@ class CharacterModel(keras.Model):  # type: ignore[misc]  # Keras has no types
             state: see `call`.
             dropout_seed: see `call`.
             exact: compute in float32, regardless of the layout.
+            first: number of the first of the B streams, if others have the rest of the batch.
 
         Returns:
             The sum, a scalar, and the state after the last character.
@@ -127,9 +146,8 @@ class CharacterModel(keras.Model):  # type: ignore[misc]  # Keras has no types
         for part, (part_ids, part_targets, part_weights) in enumerate(
             zip(*(tf.split(tf.transpose(tensor), sizes, axis=1) for tensor in (ids, targets, weights)), strict=True)
         ):
-            seed = None if dropout_seed is None else tf.random.experimental.stateless_fold_in(dropout_seed, part)
             part_state = [tuple(tensor[part] for tensor in layer_state) for layer_state in split_state]
-            logits, part_state = self._read(part_ids, arranged, part_state, seed)
+            logits, part_state = self._read(part_ids, arranged, part_state, dropout_seed, first + sum(sizes[:part]))
             losses = tf.nn.sparse_softmax_cross_entropy_with_logits(part_targets, logits)  # (T, B)
             total += tf.reduce_sum(losses * part_weights)
             states.append(part_state)
@@ -147,9 +165,9 @@ class CharacterModel(keras.Model):  # type: ignore[misc]  # Keras has no types
         return [layer.arranged(None if index else embedding, exact) for index, layer in enumerate(self.recurrent)]
 
     def _read(
-        self, ids: Any, arranged: list[Arranged], state: TensorState, dropout_seed: Any
+        self, ids: Any, arranged: list[Arranged], state: TensorState, dropout_seed: Any, first: int = 0
     ) -> tuple[Any, TensorState]:
-        """Compute the logits (T, B, V) for ids (T, B)."""
+        """Compute the logits (T, B, V) for ids (T, B), of the streams from `first` on."""
         fast = self.layout.fast
         outputs = ids if fast else self.embedding(tf.transpose(ids))  # (B, T, E)
         new_state: TensorState = []
@@ -165,7 +183,11 @@ class CharacterModel(keras.Model):  # type: ignore[misc]  # Keras has no types
                 outputs += below  # in the type of both
             if self.dropout and dropout_seed is not None:
                 layer_seed = tf.random.experimental.stateless_fold_in(dropout_seed, index)
-                outputs = dropped(outputs, self.dropout, layer_seed)
+                if fast:
+                    outputs = dropped(outputs, self.dropout, layer_seed, first)
+                else:
+                    by_time = dropped(tf.transpose(outputs, (1, 2, 0)), self.dropout, layer_seed, first)
+                    outputs = tf.transpose(by_time, (2, 0, 1))
         if fast:
             logits = logits_of(outputs, *map(tf.convert_to_tensor, (self.softmax.kernel, self.softmax.bias)))
         else:

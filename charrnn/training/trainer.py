@@ -20,6 +20,7 @@ from charrnn.runs.records import Settings
 from charrnn.text.corpus import Corpus
 from charrnn.text.windows import SEQUENTIAL, WARM_UP, steps_per_epoch, validation_streams, windows
 from charrnn.training.backend import keras, tf
+from charrnn.training.cluster import Cluster
 from charrnn.training.layout import STOCK, Layout
 from charrnn.training.model import CharacterModel, TensorState, to_numpy
 
@@ -38,12 +39,23 @@ WEIGHT_DECAY = 0.05
 AVERAGE_DECAY = 0.998  # of the moving average of the weights, which validation and samples use
 
 
+def _move_towards(average: Any, weight: Any, change: Any) -> None:
+    average.assign_add(change * (weight - average))
+
+
 Streams = tuple[npt.NDArray[Any], ...]
 """The arrays that `windows.validation_streams` returns."""
 
 
 class FusedAdam(keras.optimizers.AdamW):  # type: ignore[misc]  # Keras has no types
-    """Keras' AdamW with TensorFlow's fused kernel, which makes one pass over memory instead of ten."""
+    """Keras' AdamW with TensorFlow's fused kernel, which makes one pass over memory instead of ten.
+
+    It takes gradients that are already the sum over all replicas: Keras would clip each replica's gradient, and then
+    add them.
+    """
+
+    def _all_reduce_sum_gradients(self, grads_and_vars: Any) -> Any:
+        return grads_and_vars
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """Update one variable, as `keras.optimizers.AdamW.update_step` does."""
@@ -80,7 +92,7 @@ class Trainer:
     Attributes:
         model: the model that the updates change.
         average: moving average of its weights, for validation and samples.
-        state: recurrent state that each update passes to the next.
+        state: recurrent state that each update passes to the next, on each replica that of its streams.
         validation: streams for validation.
     """
 
@@ -90,10 +102,24 @@ class Trainer:
         corpus: Corpus,
         layout: Layout = STOCK,
         source: Source | None = None,
+        cluster: Cluster | None = None,
     ) -> None:
         """Build the model and the optimizer for the start of a run, with the weights of a source if one is given."""
         self.settings = settings
         self.corpus = corpus
+        self.cluster = Cluster() if cluster is None else cluster
+        with self.cluster.strategy.scope():
+            self._build(layout, source)
+        self._is_exact = layout.precision == "float32"
+        self.state: Any = self._distributed(self.model.zero_state(settings.batch_size))
+        self.steps_per_epoch = steps_per_epoch(corpus.training_characters, settings.batch_size, settings.seq_length)
+        # There is no control flow to convert, and looking for it takes TensorFlow three times as long as tracing.
+        self._update = tf.function(self._update_eagerly, autograph=False)
+        self._evaluate = tf.function(self.average.loss_sum, autograph=False)
+        self.validation = self._streams(50_000)
+
+    def _build(self, layout: Layout, source: Source | None) -> None:
+        settings, corpus = self.settings, self.corpus
         self.model = CharacterModel(settings.network(corpus.vocabulary), settings.dropout, settings.seed, layout)
         self.model.softmax.bias.assign(log_frequencies(corpus))
         if source is not None:
@@ -105,15 +131,6 @@ class Trainer:
         self.optimizer.build(self.model.trainable_variables)
         self.average = CharacterModel(settings.network(corpus.vocabulary), 0.0, settings.seed, layout)
         self.average.from_numpy(self.model.named_weights)
-        self._is_exact = layout.precision == "float32"
-        self.state: TensorState = self.model.zero_state(self.settings.batch_size)
-        self.steps_per_epoch = steps_per_epoch(
-            self.corpus.training_characters, self.settings.batch_size, self.settings.seq_length
-        )
-        # There is no control flow to convert, and looking for it takes TensorFlow three times as long as tracing.
-        self._update = tf.function(self._update_eagerly, autograph=False)
-        self._evaluate = tf.function(self.average.loss_sum, autograph=False)
-        self.validation = self._streams(50_000)
 
     @property
     def characters_per_step(self) -> int:
@@ -125,25 +142,49 @@ class Trainer:
         """Number of characters that one validation reads, including warm-up and padding."""
         return int(self.validation[0].size)
 
-    def _update_eagerly(self, ids: Any, targets: Any, state: TensorState, seed: Any) -> tuple[Any, TensorState]:
-        weights = tf.fill(tf.shape(ids), tf.constant(1 / self.characters_per_step))
-        with tf.GradientTape() as tape:
-            loss, state = self.model.loss_sum(ids, targets, weights, state, seed)
-        variables = self.model.trainable_variables
-        gradients = tape.gradient(loss, [variable.value for variable in variables])
-        # The embedding's gradient comes as rows; summing them in their order always gives the same result.
-        self.optimizer.apply([tf.convert_to_tensor(gradient) for gradient in gradients], variables)
+    def _update_eagerly(self, batch: Any, state: Any, seed: Any) -> tuple[Any, Any]:
+        strategy = self.cluster.strategy
+        loss, state = strategy.run(self._update_replica, (*batch, state, seed))
         # At first, average over the last tenth of the updates, so that the start is forgotten.
         updates = tf.cast(self.optimizer.iterations, tf.float32)
         change = 1 - tf.minimum(AVERAGE_DECAY, updates / (9 + updates))
         averages = self.average.named_weights
         for name, weight in self.model.named_weights.items():
-            average = averages[name]
-            average.assign_add(change * (weight.value - average))
+            strategy.extended.update(averages[name].value, _move_towards, (weight.value, change))
+        return self.cluster.sum(loss), state
+
+    def _update_replica(
+        self, ids: Any, targets: Any, keep: Any, state: TensorState, seed: Any
+    ) -> tuple[Any, TensorState]:
+        """One replica's part of an update: its share of the loss, and the next state of its streams."""
+        replica = tf.get_static_value(tf.distribute.get_replica_context().replica_id_in_sync_group)
+        first = self.cluster.streams(self.settings.batch_size, replica).start
+        weights = tf.fill(tf.shape(ids), tf.constant(1 / self.characters_per_step))
+        state = [tuple(tensor * keep for tensor in layer_state) for layer_state in state]
+        with tf.GradientTape() as tape:
+            loss, state = self.model.loss_sum(ids, targets, weights, state, seed, first=first)
+        variables = self.model.trainable_variables
+        gradients = tape.gradient(loss, [variable.value for variable in variables])
+        # The embedding's gradient comes as rows; summing them in their order always gives the same result.
+        gradients = [tf.convert_to_tensor(gradient) for gradient in gradients]
+        if self.cluster.replicas > 1:
+            gradients = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, gradients)
+        self.optimizer.apply(gradients, variables)
         return loss, state
 
+    def _distributed(self, state: TensorState) -> Any:
+        """The state of all streams, divided among the replicas."""
+        parts = len(state[0])
+        own = self.cluster.own_streams(self.settings.batch_size)
+        flat = [to_numpy(tensor)[own.start : own.stop] for layer_state in state for tensor in layer_state]
+        flat = self.cluster.distribute(self.settings.batch_size, flat)
+        return [tuple(flat[start : start + parts]) for start in range(0, len(flat), parts)]
+
     def batches(self, step: int) -> Iterator[tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]]:
-        """Inputs and targets, each (B, T), of update `step` (counted from 0) and all later ones."""
+        """Inputs and targets, each (B, T), of update `step` (counted from 0) and all later ones.
+
+        Of several workers, each reads only its own streams.
+        """
         epoch, window = divmod(step, self.steps_per_epoch)
         while True:
             yield from windows(
@@ -154,6 +195,7 @@ class Trainer:
                 self.settings.seed,
                 epoch,
                 first=window,
+                streams=self.cluster.own_streams(self.settings.batch_size),
             )
             epoch, window = epoch + 1, 0
 
@@ -165,15 +207,17 @@ class Trainer:
         Returns:
             The loss before it, in nats per character.
         """
+        batch_size = self.settings.batch_size
+        keep = np.ones((batch_size, 1), np.float32)  # 0 for streams that start again from the zero state
         if step % self.steps_per_epoch == 0:
-            self.state = self.model.zero_state(self.settings.batch_size)
+            keep[:] = 0
         elif step % FRESH_EVERY == 0:
-            keep = np.ones((self.settings.batch_size, 1), np.float32)
-            keep[step // FRESH_EVERY % self.settings.batch_size] = 0
-            self.state = [tuple(tensor * keep for tensor in layer_state) for layer_state in self.state]
+            keep[step // FRESH_EVERY % batch_size] = 0
+        own = self.cluster.own_streams(batch_size)
         self.optimizer.learning_rate.assign(learning_rate)
         seed = tf.constant([self.settings.seed, step], tf.int64)
-        loss, self.state = self._update(tf.constant(batch[0]), tf.constant(batch[1]), self.state, seed)
+        values = self.cluster.distribute(batch_size, (*batch, keep[own.start : own.stop]))
+        loss, self.state = self._update(values, self.state, seed)
         return float(loss)
 
     def weights(self) -> dict[str, Array]:
@@ -201,7 +245,8 @@ class Trainer:
         ids, start = self.corpus.ids, self.corpus.validation_start
         first = max(0, start - 1 - WARM_UP)
         network = Network(self.model.config, weights)
-        return -float(log_probabilities(network, ids[first:], start - first, advance).mean())
+        loss = -float(log_probabilities(network, ids[first:], start - first, advance).mean())
+        return self.cluster.agree(loss)
 
     def _streams(self, characters: int) -> Streams:
         return validation_streams(
@@ -209,16 +254,26 @@ class Trainer:
         )
 
     def _loss(self, streams: Streams, advance: Callable[[int], None] = lambda _: None, exact: bool = False) -> float:
-        """Loss of the moving average over streams, in the precision of the updates, or in float32 if `exact`."""
-        inputs, _, scored = streams
-        state = self.average.zero_state(len(inputs))
+        """Loss of the moving average over streams, in the precision of the updates, or in float32 if `exact`.
+
+        Each worker reads some of the streams.
+        """
+        scored = float(streams[2].sum())
+        worker = self.cluster.worker
+        if worker.count > 1:
+            inputs, targets, weights = streams
+            mine = np.arange(len(inputs)) % worker.count == worker.index
+            own = mine if mine.any() else np.arange(len(inputs)) == 0  # one is read by all, but counts only once
+            streams = inputs[own], targets[own], weights[own] * mine[own, None]
+        state = self.average.zero_state(len(streams[0]))
         total = 0.0
-        for start in range(0, inputs.shape[1], self.settings.seq_length):
+        for start in range(0, streams[0].shape[1], self.settings.seq_length):
             window = [array[:, start : start + self.settings.seq_length] for array in streams]
             loss, state = self._evaluate(*map(tf.constant, window), state, exact=exact and not self._is_exact)
             total += float(loss)
             advance(int(window[2].sum()))
-        return total / max(1.0, float(scored.sum()))  # the window that `_seconds` takes scores none
+        # The window that `_seconds` takes scores none.
+        return float(self.cluster.share([total]).sum()) / max(1.0, scored)
 
     def _seconds(self, streams: Streams, exact: bool) -> float:
         """Estimate how long `_loss` takes over streams, from one of its windows."""
@@ -250,7 +305,7 @@ class Trainer:
         batches = self.batches(0)
         losses: list[float] = []
         seconds: list[float] = []
-        while len(seconds) < 3 or (sum(seconds) < patience and len(losses) < most):
+        while len(seconds) < 3 or self.cluster.agree(sum(seconds) < patience and len(losses) < most):
             step = len(losses)
             before = time.perf_counter()
             losses.append(self.update(step, learning_rate_at(step, None, self.settings.learning_rate), next(batches)))
@@ -272,7 +327,7 @@ class Trainer:
         """Everything else that a resume needs, named as in `records.training_shapes`."""
         tensors = {name: to_numpy(variable) for name, variable in self._variables().items()}
         parts = CELLS[self.settings.cell].STATE
-        for layer, layer_state in enumerate(self.state):
+        for layer, layer_state in enumerate(self.cluster.gather(self.state)):
             for part, tensor in zip(parts, layer_state, strict=True):
                 tensors[f"state.layer{layer}.{part}"] = to_numpy(tensor)
         return tensors
@@ -295,7 +350,6 @@ class Trainer:
         for name, variable in self._variables().items():
             variable.assign(training[name])
         parts = CELLS[self.settings.cell].STATE
-        self.state = [
-            tuple(tf.constant(training[f"state.layer{layer}.{part}"]) for part in parts)
-            for layer in range(self.settings.layers)
-        ]
+        self.state = self._distributed(
+            [tuple(training[f"state.layer{layer}.{part}"] for part in parts) for layer in range(self.settings.layers)]
+        )

@@ -1,0 +1,164 @@
+"""The processes that train one network together: their addresses, and starting several on this machine."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import IO, Any
+
+from charrnn import CharrnnError
+from charrnn.messages import say
+
+VARIABLE = "TF_CONFIG"
+LOST = 3  # the exit code of a worker that has reported the loss of another
+_PATIENCE = 20.0  # seconds that the other workers have to end by themselves after one has died
+
+
+@dataclass(frozen=True)
+class Worker:
+    """This process among those that train one network together.
+
+    Attributes:
+        index: its number, from 0; worker 0, the chief, writes the run's files.
+        addresses: HOST:PORT of each worker; empty if there is only one.
+        chiefs: how many of them TF_CONFIG lists under the job `chief`, 0 or 1; the others are under `worker`.
+    """
+
+    index: int = 0
+    addresses: tuple[str, ...] = ()
+    chiefs: int = 0
+
+    @property
+    def count(self) -> int:
+        """The number of workers."""
+        return max(1, len(self.addresses))
+
+    @property
+    def is_chief(self) -> bool:
+        """Whether this worker writes the run's files and shows the progress."""
+        return self.index == 0
+
+    @property
+    def beside(self) -> int:
+        """The number of workers on this one's host, itself included, which share its cores."""
+        hosts = [address.rpartition(":")[0] for address in self.addresses]
+        return max(1, sum(host == hosts[self.index] for host in hosts)) if hosts else 1
+
+    def name(self, index: int) -> str:
+        """A worker's name for messages."""
+        return f"worker {index} ({self.addresses[index]})"
+
+    def name_of(self, job: str, task: int) -> str:
+        """The name for messages of the worker that TF_CONFIG has as this task of a job."""
+        return self.name(task + (self.chiefs if job == "worker" else 0))
+
+
+ALONE = Worker()
+
+
+def this_worker() -> Worker:
+    """This process's place in the cluster that TF_CONFIG describes.
+
+    Raises:
+        CharrnnError: TF_CONFIG is not what TensorFlow documents, or gives this process another task than to train.
+    """
+    text = os.environ.get(VARIABLE, "")
+    if not text.strip():
+        return ALONE
+    try:
+        config = json.loads(text)
+        cluster, task = config.get("cluster", {}), config.get("task", {})
+        chiefs, others = cluster.get("chief", []), cluster.get("worker", [])
+        addresses = [*chiefs, *others]
+        if not all(isinstance(address, str) and ":" in address for address in addresses):
+            raise ValueError
+        if len(addresses) < 2:
+            return ALONE
+        kind, index = task["type"], int(task["index"])
+        if index not in range(len({"chief": chiefs, "worker": others}[kind])) or len(chiefs) > 1:
+            raise ValueError
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise CharrnnError(
+            f"{VARIABLE} does not describe a cluster with this process as a chief or worker: it is like "
+            '{"cluster": {"worker": ["host1:2222", "host2:2222"]}, "task": {"type": "worker", "index": 0}}; '
+            "to train alone, unset it"
+        ) from None
+    return Worker(index + (len(chiefs) if kind == "worker" else 0), tuple(addresses), len(chiefs))
+
+
+def train_with(count: int) -> int:
+    """Start this very command as several workers on this machine, and wait until they have ended.
+
+    The workers have sessions of their own, so that a Ctrl-C in the terminal reaches them only through this process.
+
+    Args:
+        count: number of workers.
+
+    Returns:
+        The exit code of worker 0, but 1 if a worker died.
+    """
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for place in sockets:
+            place.bind(("127.0.0.1", 0))
+        addresses = [f"127.0.0.1:{place.getsockname()[1]}" for place in sockets]
+    with contextlib.ExitStack() as stack:
+        logs: list[IO[bytes] | None] = [None]  # worker 0 writes to stderr itself
+        logs += [stack.enter_context(tempfile.TemporaryFile()) for _ in range(count - 1)]
+        workers: list[subprocess.Popen[bytes]] = []
+        waiting = False
+
+        def forward(number: int, _: Any) -> None:
+            if waiting:  # the chief tells the others
+                workers[0].send_signal(number)
+
+        before = {number: signal.signal(number, forward) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            for index, log in enumerate(logs):
+                config = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
+                command = [sys.executable, "-m", "charrnn", *sys.argv[1:]]
+                environment = {**os.environ, VARIABLE: json.dumps(config)}
+                workers.append(
+                    subprocess.Popen(
+                        command, env=environment, stdin=subprocess.DEVNULL, stderr=log, start_new_session=True
+                    )
+                )
+            waiting = True
+            return _outcome(workers, logs)
+        finally:
+            for worker in workers:
+                worker.kill()
+                worker.wait()
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def _outcome(workers: Sequence[subprocess.Popen[bytes]], logs: Sequence[IO[bytes] | None]) -> int:
+    """Wait for the workers, and report those that failed."""
+    while all(worker.poll() is None for worker in workers):
+        time.sleep(0.05)
+    deadline = time.monotonic() + _PATIENCE
+    while any(worker.poll() is None for worker in workers) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    codes = [worker.poll() for worker in workers]
+    chief = codes[0]
+    for index, (code, log) in enumerate(zip(codes, logs, strict=True)):
+        if code is not None and code < 0 and chief != LOST:
+            say(
+                f"Error: worker {index} was killed by signal {-code}, so all of them have ended; the same command, "
+                "without --fresh, continues from the last checkpoint"
+            )
+        elif log is not None and code == 1 and chief != 1:  # worker 0 has not reported the same error
+            log.seek(0)
+            for line in log.read().decode(errors="replace").splitlines():
+                say(f"worker {index}: {line}")
+    return chief if chief is not None and chief not in (LOST, *range(-64, 0)) else 1
