@@ -64,7 +64,12 @@ def measure(update: Callable[[], Any], characters: int, seconds: float) -> float
     return done * characters / (time.perf_counter() - start)
 
 
-def run_charrnn(layers: int, units: int, batch: int, length: int, precision: str, seconds: float) -> dict[str, Any]:
+AT_ONCE_ON_GPU = 16  # of PyTorch's updates, as of charrnn's: the program waits for the GPU only after so many
+
+
+def run_charrnn(
+    layers: int, units: int, batch: int, length: int, precision: str, seconds: float, device: str = "cpu"
+) -> dict[str, Any]:
     """Charrnn's own update, laid out as `charrnn train` lays it out."""
     import numpy as np
 
@@ -88,13 +93,14 @@ def run_charrnn(layers: int, units: int, batch: int, length: int, precision: str
         },
     )  # fmt: skip
     if precision == "auto":
-        precision = precision_for(machine_class("cpu"), units)
-    layout = choose_layout(choose_device("cpu"), settings, precision, None)
+        precision = precision_for(machine_class(device), units)
+    layout = choose_layout(choose_device(device), settings, precision, None)
     from charrnn.training.trainer import Trainer
 
     trainer = Trainer(settings, corpus, layout)
     batches = trainer.batches(0)
-    speed = measure(lambda: trainer.update(1, 0.001, next(batches)), batch * length, seconds)
+    rates = [0.001] * layout.at_once
+    speed = measure(lambda: trainer.updates(1, rates, batches), len(rates) * batch * length, seconds)
     return {"speed": speed, "memory": peak_memory() - before, "detail": f"{layout.precision}, {layout.parts} parts"}
 
 
@@ -146,27 +152,30 @@ def run_keras(layers: int, units: int, batch: int, length: int, seconds: float) 
     return {"speed": speed, "memory": peak_memory() - before, "detail": ""}
 
 
-def run_torch(layers: int, units: int, batch: int, length: int, bfloat16: bool, seconds: float) -> dict[str, Any]:
-    """PyTorch's nn.LSTM on all cores, time-major (its faster layout), with or without bfloat16 autocast."""
+def run_torch(
+    layers: int, units: int, batch: int, length: int, bfloat16: bool, seconds: float, device: str = "cpu"
+) -> dict[str, Any]:
+    """PyTorch's nn.LSTM on all cores or a GPU, time-major (its faster layout), with or without bfloat16 autocast."""
     import torch
     from _peers import has_bfloat16
 
     before = peak_memory()
-    if bfloat16 and not has_bfloat16():
+    if bfloat16 and device == "cpu" and not has_bfloat16():
         return {"speed": None}
+    place = "cuda" if device == "gpu" else device
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     torch.manual_seed(0)
-    embedding = torch.nn.Embedding(VOCABULARY, EMBEDDING)
-    lstm = torch.nn.LSTM(EMBEDDING, units, layers)
-    softmax = torch.nn.Linear(units, VOCABULARY)
+    embedding = torch.nn.Embedding(VOCABULARY, EMBEDDING).to(place)
+    lstm = torch.nn.LSTM(EMBEDDING, units, layers).to(place)
+    softmax = torch.nn.Linear(units, VOCABULARY).to(place)
     parameters = [*embedding.parameters(), *lstm.parameters(), *softmax.parameters()]
     optimizer = torch.optim.Adam(parameters, 0.001, fused=True)
-    ids = torch.randint(VOCABULARY, (length + 1, batch))
-    state = tuple(torch.zeros(layers, batch, units) for _ in range(2))
+    ids = torch.randint(VOCABULARY, (length + 1, batch)).to(place)
+    state = tuple(torch.zeros(layers, batch, units, device=place) for _ in range(2))
 
     def update() -> None:
         nonlocal state
-        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+        with torch.autocast(place, torch.bfloat16, enabled=bfloat16):
             outputs, new_state = lstm(embedding(ids[:-1]), state)
             logits = softmax(outputs)
         loss = torch.nn.functional.cross_entropy(logits.float().flatten(0, 1), ids[1:].flatten())
@@ -176,7 +185,15 @@ def run_torch(layers: int, units: int, batch: int, length: int, bfloat16: bool, 
         optimizer.step()
         state = tuple(part.detach().float() for part in new_state)
 
-    speed = measure(update, batch * length, seconds)
+    def updates() -> None:
+        for _ in range(AT_ONCE_ON_GPU):
+            update()
+        torch.cuda.synchronize()
+
+    if device == "gpu":
+        speed = measure(updates, AT_ONCE_ON_GPU * batch * length, seconds)
+    else:
+        speed = measure(update, batch * length, seconds)
     return {"speed": speed, "memory": peak_memory() - before, "detail": ""}
 
 

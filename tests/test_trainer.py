@@ -20,17 +20,18 @@ from charrnn.text.reading import open_files
 from charrnn.text.windows import validation_streams
 
 if TYPE_CHECKING:
+    from charrnn.training.layout import Layout
     from charrnn.training.trainer import Streams, Trainer
 
 
-def trainer_of(folder: Path, precision: str = "float32", **given: Any) -> Trainer:
-    """A trainer with the layout that `charrnn train` has on a CPU."""
+def trainer_of(folder: Path, precision: str = "float32", layout: Layout | None = None, **given: Any) -> Trainer:
+    """A trainer, by default with the layout that `charrnn train` has on a CPU."""
     from charrnn.training.layout import Layout
     from charrnn.training.trainer import Trainer
 
     corpus = read_corpus(open_files([str(folder / "small.txt")]))
     settings = default_settings(corpus.training_characters, {"vocabulary": "ascii", **given})
-    return Trainer(settings, corpus, Layout(True, precision, parts=2))
+    return Trainer(settings, corpus, layout or Layout(True, precision, parts=2))
 
 
 def loss_by_numpy(best: Checkpoint, streams: Streams) -> float:

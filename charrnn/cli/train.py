@@ -45,7 +45,7 @@ from charrnn.text.reading import is_nameless
 @experiment_option(
     "--units",
     type=number(RANGES["units"], int),
-    help="Width of each recurrent layer.  [default: the starter's, 640; from nothing 128 to 512, "
+    help="Width of each recurrent layer.  [default: the starter's, 640; from nothing 128 to 512 (on a GPU to 1024), "
     "depending on the time and the text]",
 )
 @experiment_option(
@@ -73,7 +73,7 @@ from charrnn.text.reading import is_nameless
 @experiment_option(
     "--batch-size",
     type=number(RANGES["batch_size"], int),
-    help="Number of parallel streams of text.  [default: 32; fewer for a small text]",
+    help="Number of parallel streams of text.  [default: 32; on a GPU, 128; fewer for a small text]",
 )
 @experiment_option(
     "--seq-length",
@@ -103,7 +103,8 @@ from charrnn.text.reading import is_nameless
 @experiment_option(
     "--precision",
     type=click.Choice(CHOICES["precision"]),
-    help="Precision of the factors in LSTM matrix products on a CPU; sums are float32.  [default: auto, the faster]",
+    help="Precision of the factors in LSTM matrix products on a CPU, where sums are float32; on a GPU, bfloat16 is Keras' "
+    "mixed precision.  [default: auto, the faster on a CPU, float32 on a GPU]",
 )
 @click.option(
     "--workers",

@@ -23,6 +23,11 @@ _SPEEDS = {"gpu": 10.0, "bfloat16": 0.39, "avx512": 0.25, "other": 0.125}
 """By class of machine; for CPUs, per core. Two cores of the machine in docs/diary/quality.md have about speed 1."""
 _MOST_CORES = 4  # more do not speed up training
 _LEAST_UNITS_OF_BFLOAT16 = 64  # with fewer, conversion costs more than the faster products save
+_STREAMS = 32
+_STREAMS_ON_GPU = 128
+"""cuDNN's products are limited by memory below this many: NVIDIA, Recurrent Layers User's Guide, checklist. Merity,
+Keskar, Socher (2018, arXiv:1803.08240) train their character-level LSTMs with as many."""
+_LARGE_TEXT = 10_000_000  # characters for training, from which a wide network pays on a GPU
 _SETTING_UP = 3  # seconds to build the network and to trace the first update
 _UPDATING = 0.9  # of the time after that; validating and saving take the rest
 _MOST_NATS = (
@@ -69,15 +74,20 @@ def usual_speed(layers: int, units: int, batch_size: int = 32) -> float:
     return float(batch_size / (60e-6 * layers + batch_size * products))
 
 
-def network_for(characters: int, minutes: float) -> tuple[int, int]:
+def network_for(characters: int, minutes: float, gpu: bool = False) -> tuple[int, int]:
     """The layers and units that learn most from a text in the given time; docs/diary/quality.md has the runs.
+
+    On a GPU they are at least as many as fill it, by the sources of docs/gpu.md.
 
     Args:
         characters: number in the training part.
         minutes: training time on a machine of usual speed.
+        gpu: whether it is a GPU.
     """
     if characters < _TINY_TEXT:
         return 1, 128
+    if gpu:
+        return 2, 1024 if characters >= _LARGE_TEXT and minutes >= 160 else 512
     if minutes < 0.5:
         return 1, _units(512 * math.sqrt(minutes), 384)
     return 2, 512 if minutes >= 16 else _units(340 * math.sqrt(minutes), 448)
@@ -140,7 +150,7 @@ def usual_minutes(characters: int, given: Mapping[str, Any], speed: float) -> fl
 
 
 def default_settings(
-    characters: int, given: Mapping[str, Any], speed: float = 1.0, surprise: float | None = None
+    characters: int, given: Mapping[str, Any], speed: float = 1.0, surprise: float | None = None, gpu: bool = False
 ) -> Settings:
     """Complete the given options with defaults that fit the text and the time.
 
@@ -149,13 +159,14 @@ def default_settings(
         given: the given options, by their names in `Settings`.
         speed: speed of the machine, from `machine_speed`.
         surprise: of the model that the run starts from, before any training, nats per character; None from nothing.
+        gpu: whether the run is on a GPU.
 
     Raises:
         CharrnnError: the text is too short for the batch size and sequence length.
     """
     batch_size, seq_length = given.get("batch_size"), given.get("seq_length")
     if batch_size is None:
-        batch_size = 32
+        batch_size = _STREAMS_ON_GPU if gpu else _STREAMS
         while batch_size > _MIN_BATCH_SIZE and steps_per_epoch(characters, batch_size, seq_length or 64) < (
             _UPDATES_PER_EPOCH
         ):
@@ -176,7 +187,7 @@ def default_settings(
             + ("; lower --batch-size or --seq-length" if {"batch_size", "seq_length"} & given.keys() else "")
         )
     minutes = usual_minutes(characters, given, speed)
-    layers, units = network_for(characters, minutes)
+    layers, units = network_for(characters, minutes, gpu)
     layers, units = given.get("layers", layers), given.get("units", units)
     seconds = _UPDATING * max(0, 60 * minutes - _SETTING_UP)
     passes = given.get("epochs") or seconds * usual_speed(layers, units, batch_size) / characters

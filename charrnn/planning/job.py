@@ -191,7 +191,7 @@ def plan_training(call: Call, note: Note) -> Job | str:
     most_passes = math.inf
     if resume is None:
         known = {"cell": cell_for(machine), **given, "vocabulary": corpus.vocabulary.kind}
-        settings = default_settings(corpus.training_characters, known, speed, surprise)
+        settings = default_settings(corpus.training_characters, known, speed, surprise, machine == "gpu")
         if can_read_at(surprise) and settings.epochs is None:
             most_passes = most_passes_for(corpus.training_characters)
     else:

@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 
 CPUINFO = Path("/proc/cpuinfo")
 NVIDIA = Path("/proc/driver/nvidia/version")
+LOADED = Path("/etc/ld.so.cache")  # the libraries that the loader finds
 _CGROUPS = Path("/sys/fs/cgroup")
 
 
@@ -23,8 +24,8 @@ def machine_class(device: str | None = None) -> str:
     """
     if device == "gpu":
         return "gpu"
-    if device != "cpu" and NVIDIA.exists() and importlib.util.find_spec("nvidia") is not None:
-        return "gpu"  # CUDA's libraries are there too: the extra charrnn[cuda] installs them
+    if device != "cpu" and NVIDIA.exists() and _cuda_is_installed():
+        return "gpu"
     with contextlib.suppress(OSError):
         flags = set(CPUINFO.read_text(encoding="utf-8", errors="replace").split())
         if flags & {"avx512_bf16", "amx_bf16"}:
@@ -32,6 +33,18 @@ def machine_class(device: str | None = None) -> str:
         if "avx512f" in flags:
             return "avx512"
     return "other"
+
+
+def _cuda_is_installed() -> bool:
+    """Whether CUDA's libraries are there: as Python packages, by the extra charrnn[cuda], or where the loader looks."""
+    if importlib.util.find_spec("nvidia") is not None:
+        return True
+    folders = os.environ.get("LD_LIBRARY_PATH", "").split(os.pathsep)
+    if any(Path(folder).glob("libcudart.so*") for folder in folders if folder):
+        return True
+    with contextlib.suppress(OSError):
+        return b"libcudart.so" in LOADED.read_bytes()
+    return False
 
 
 def usable_cores(processes: int = 1) -> int:

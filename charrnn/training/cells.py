@@ -18,6 +18,10 @@ FAST_LAYERS: dict[str, Any] = {"coupled": FastCoupledLSTM, "lstm": FastLSTM}
 """Layers with the same mathematics and weights that are faster on a CPU."""
 
 
-def stock_layer(cell: str, units: int) -> Any:
-    """Keras' own layer or loop, not unrolled and without inner dropout, so that it can use cuDNN on a GPU."""
-    return STOCK_LAYERS.get(cell, _coupled)(units, return_sequences=True, return_state=True)
+def stock_layer(cell: str, units: int, precision: str = "float32") -> Any:
+    """Keras' own layer or loop, not unrolled and without inner dropout, so that it can use cuDNN on a GPU.
+
+    Its weights are float32. With `bfloat16` it computes by Keras' policy `mixed_bfloat16`.
+    """
+    policy = keras.DTypePolicy("mixed_bfloat16" if precision == "bfloat16" else "float32")
+    return STOCK_LAYERS.get(cell, _coupled)(units, return_sequences=True, return_state=True, dtype=policy)

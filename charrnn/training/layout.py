@@ -16,10 +16,13 @@ class Layout:
     fast: bool = False  # charrnn's own layer instead of Keras', for a cell that has one, on a CPU
     precision: str = "float32"  # of the operands of its matrix products: float32 or bfloat16
     parts: int = 1  # number of parts of the batch, computed in parallel
+    at_once: int = 1  # number of updates between two looks at the losses, which wait for the device
 
 
 STOCK = Layout()
 """Keras' own layers, for cells without a faster one and for a GPU."""
+
+_AT_ONCE_ON_GPU = 16  # updates: Python prepares them while the GPU computes
 
 _LEAST_ROWS = 8  # of the batch, in each part: with fewer, reading the weights costs more than the products
 
@@ -39,7 +42,9 @@ def choose_layout(
             None for a new run.
         workers: number of processes that share the batch.
     """
-    if device.gpu or settings.cell not in FAST_LAYERS:
+    if device.gpu:
+        return Layout(precision=decided.precision if decided else precision, at_once=_AT_ONCE_ON_GPU)
+    if settings.cell not in FAST_LAYERS:
         return Layout()
     parts = min(device.cores, max(1, settings.batch_size // workers // _LEAST_ROWS))
     if decided and decided.threads == device.cores:

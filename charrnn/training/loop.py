@@ -101,7 +101,7 @@ def _train(job: Job, display: ProgressDisplay) -> None:
         display.note(  # first, because building a very large network takes a while
             f"training {job.settings.layers} x {job.settings.units} {CELLS[job.settings.cell].TITLE} "
             f"({weights:,} weights) on {place.name}"
-            + (f" in {layout.precision}" if layout.fast else "")
+            + (f" in {layout.precision}" if layout.fast or place.gpu else "")
             + (f" with {cluster.replicas} replicas" if cluster.replicas > 1 else "")
         )
         training: _Training | None = None
@@ -427,26 +427,29 @@ class _Training:
         first = self.progress.step
         with display.steps(self.progress, trainer.steps_per_epoch, trainer.characters_per_step):
             while (step := self.progress.step) < self.progress.total_steps and not self.no_longer_falls:
+                total, every = self.progress.total_steps, self.progress.validate_every
+                end = min(step + self.layout.at_once, step - step % every + every, total)
+                rates = [learning_rate_at(i, total, self.settings.learning_rate) for i in range(step, end)]
                 before = time.monotonic()
-                learning_rate = learning_rate_at(step, self.progress.total_steps, self.settings.learning_rate)
-                loss = trainer.update(step, learning_rate, next(batches))
-                updating, updates = updating + time.monotonic() - before, updates + 1
-                is_last = step + 1 == self.progress.total_steps
-                due = (step + 1) % self.progress.validate_every == 0 or is_last
+                losses = trainer.updates(step, rates, batches)
+                updating, updates = updating + time.monotonic() - before, updates + len(losses)
+                is_last = end == total
+                due = end % every == 0 or is_last
                 if step == first and not due:
                     updating, updates = 0.0, 0  # TensorFlow traced this update, so its time does not show the speed
-                self.progress = dataclasses.replace(
-                    self.progress,
-                    step=step + 1,
-                    loss_sum=self.progress.loss_sum + loss,
-                    loss_count=self.progress.loss_count + 1,
-                )
-                if not math.isfinite(loss):
-                    self.give_up(math.nan)
-                display.step(step + 1, loss)
+                for loss in losses:
+                    self.progress = dataclasses.replace(
+                        self.progress,
+                        step=self.progress.step + 1,
+                        loss_sum=self.progress.loss_sum + loss,
+                        loss_count=self.progress.loss_count + 1,
+                    )
+                    if not math.isfinite(loss):
+                        self.give_up(math.nan)
+                    display.step(self.progress.step, loss)
                 if due:
                     speed = updates * trainer.characters_per_step / updating
-                    self.report(learning_rate, time.monotonic() - start, speed)
+                    self.report(rates[-1], time.monotonic() - start, speed)
                     updating, updates = 0.0, 0
                 # Weights that may be exploding must not replace a good checkpoint: the next report decides.
                 saving = self.save_is_due()

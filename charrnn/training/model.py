@@ -85,7 +85,7 @@ class CharacterModel(keras.Model):  # type: ignore[misc]  # Keras has no types
         self.recurrent = [
             FAST_LAYERS[config.cell](config.units, layout.precision)
             if layout.fast
-            else stock_layer(config.cell, config.units)
+            else stock_layer(config.cell, config.units, layout.precision)
             for _ in range(config.layers)
         ]
         self.softmax = keras.layers.Dense(config.vocabulary_size)  # it returns logits; the loss normalises them
@@ -176,6 +176,7 @@ class CharacterModel(keras.Model):  # type: ignore[misc]  # Keras has no types
             below = outputs
             if not fast:
                 outputs, *layer_state = layer(outputs, initial_state=list(state[index]))  # (B, T, H)
+                layer_state = [tf.cast(tensor, tf.float32) for tensor in layer_state]  # by a mixed policy bfloat16
             else:
                 outputs, *layer_state = layer.over(outputs, arranged[index], *state[index])  # (T, H, B)
             new_state.append(tuple(layer_state))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -45,6 +45,9 @@ def _move_towards(average: Any, weight: Any, change: Any) -> None:
 
 Streams = tuple[npt.NDArray[Any], ...]
 """The arrays that `windows.validation_streams` returns."""
+
+Batch = tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]
+"""Inputs and targets of an update."""
 
 
 class FusedAdam(keras.optimizers.AdamW):  # type: ignore[misc]  # Keras has no types
@@ -110,6 +113,7 @@ class Trainer:
         self.cluster = Cluster() if cluster is None else cluster
         with self.cluster.strategy.scope():
             self._build(layout, source)
+        self.layout = layout
         self._is_exact = layout.precision == "float32"
         self.state: Any = self._distributed(self.model.zero_state(settings.batch_size))
         self.steps_per_epoch = steps_per_epoch(corpus.training_characters, settings.batch_size, settings.seq_length)
@@ -180,7 +184,7 @@ class Trainer:
         flat = self.cluster.distribute(self.settings.batch_size, flat)
         return [tuple(flat[start : start + parts]) for start in range(0, len(flat), parts)]
 
-    def batches(self, step: int) -> Iterator[tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]]:
+    def batches(self, step: int) -> Iterator[Batch]:
         """Inputs and targets, each (B, T), of update `step` (counted from 0) and all later ones.
 
         Of several workers, each reads only its own streams.
@@ -199,14 +203,22 @@ class Trainer:
             )
             epoch, window = epoch + 1, 0
 
-    def update(
-        self, step: int, learning_rate: float, batch: tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]
-    ) -> float:
-        """Make update `step` (counted from 0).
+    def updates(self, step: int, learning_rates: Sequence[float], batches: Iterator[Batch]) -> list[float]:
+        """Make update `step` (counted from 0) and those after it, one for each learning rate.
+
+        Only the losses wait for the device: while it computes an update, Python prepares the next ones.
 
         Returns:
-            The loss before it, in nats per character.
+            The loss before each, in nats per character.
         """
+        losses = [self._begin_update(step + i, rate, next(batches)) for i, rate in enumerate(learning_rates)]
+        return [float(loss) for loss in losses]
+
+    def update(self, step: int, learning_rate: float, batch: Batch) -> float:
+        """Make update `step` (counted from 0); return the loss before it, in nats per character."""
+        return self.updates(step, [learning_rate], iter([batch]))[0]
+
+    def _begin_update(self, step: int, learning_rate: float, batch: Batch) -> Any:
         batch_size = self.settings.batch_size
         keep = np.ones((batch_size, 1), np.float32)  # 0 for streams that start again from the zero state
         if step % self.steps_per_epoch == 0:
@@ -218,7 +230,7 @@ class Trainer:
         seed = tf.constant([self.settings.seed, step], tf.int64)
         values = self.cluster.distribute(batch_size, (*batch, keep[own.start : own.stop]))
         loss, self.state = self._update(values, self.state, seed)
-        return float(loss)
+        return loss
 
     def weights(self) -> dict[str, Array]:
         """The moving average of the weights, for validation and samples."""
@@ -307,10 +319,12 @@ class Trainer:
         seconds: list[float] = []
         while len(seconds) < 3 or self.cluster.agree(sum(seconds) < patience and len(losses) < most):
             step = len(losses)
+            count = min(self.layout.at_once, max(1, most - step))
+            rates = [learning_rate_at(step + i, None, self.settings.learning_rate) for i in range(count)]
             before = time.perf_counter()
-            losses.append(self.update(step, learning_rate_at(step, None, self.settings.learning_rate), next(batches)))
+            losses += self.updates(step, rates, batches)
             if step > 0:  # TensorFlow traces the first update
-                seconds.append(time.perf_counter() - before)
+                seconds += [(time.perf_counter() - before) / count] * count
             show(len(losses), losses[-1])
         validation = self._seconds(self.validation, exact=False)
         if self.corpus.validation_characters > SEQUENTIAL:
