@@ -103,8 +103,8 @@ from charrnn.text.reading import is_nameless
 @experiment_option(
     "--precision",
     type=click.Choice(CHOICES["precision"]),
-    help="Precision of the factors in LSTM matrix products on a CPU, where sums are float32; on a GPU, bfloat16 is Keras' "
-    "mixed precision.  [default: auto, the faster on a CPU, float32 on a GPU]",
+    help="Precision of the factors in LSTM matrix products on a CPU, where sums are float32; on a GPU, bfloat16 is "
+    "Keras' mixed precision.  [default: auto, the faster on a CPU, float32 on a GPU]",
 )
 @click.option(
     "--workers",

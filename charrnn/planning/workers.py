@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import signal
 import socket
@@ -20,7 +21,8 @@ from charrnn.messages import say
 
 VARIABLE = "TF_CONFIG"
 LOST = 3  # the exit code of a worker that has reported the loss of another
-_PATIENCE = 20.0  # seconds that the other workers have to end by themselves after one has died
+_PATIENCE = 20.0  # seconds that the other workers have to end by themselves after one has ended
+_PATIENCE_WITHOUT_CHIEF = 2.0  # the same after worker 0 has failed: without it, they have nothing to save
 
 
 @dataclass(frozen=True)
@@ -98,13 +100,15 @@ def this_worker() -> Worker:
 def train_with(count: int) -> int:
     """Start this very command as several workers on this machine, and wait until they have ended.
 
-    The workers have sessions of their own, so that a Ctrl-C in the terminal reaches them only through this process.
+    The workers have sessions of their own, so that a Ctrl-C in the terminal reaches them only through this process. It
+    passes SIGTERM on as SIGINT too: while TensorFlow waits for other workers, it ignores SIGTERM. A second signal
+    kills them.
 
     Args:
         count: number of workers.
 
     Returns:
-        The exit code of worker 0, but 1 if a worker died.
+        The exit code of worker 0, but 1 if a worker died, and 128 + N after signal N.
     """
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
@@ -115,11 +119,15 @@ def train_with(count: int) -> int:
         logs: list[IO[bytes] | None] = [None]  # worker 0 writes to stderr itself
         logs += [stack.enter_context(tempfile.TemporaryFile()) for _ in range(count - 1)]
         workers: list[subprocess.Popen[bytes]] = []
-        waiting = False
+        signals: list[int] = []
 
         def forward(number: int, _: Any) -> None:
-            if waiting:  # the chief tells the others
-                workers[0].send_signal(number)
+            signals.append(number)
+            if len(signals) == 1 and workers:
+                workers[0].send_signal(signal.SIGINT)  # it tells the others
+            else:
+                for worker in workers:
+                    worker.kill()
 
         before = {number: signal.signal(number, forward) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
@@ -132,8 +140,8 @@ def train_with(count: int) -> int:
                         command, env=environment, stdin=subprocess.DEVNULL, stderr=log, start_new_session=True
                     )
                 )
-            waiting = True
-            return _outcome(workers, logs)
+            code = _outcome(workers, logs, signals)
+            return 128 + signals[0] if signals and code else code
         finally:
             for worker in workers:
                 worker.kill()
@@ -142,15 +150,23 @@ def train_with(count: int) -> int:
                 signal.signal(number, handler)
 
 
-def _outcome(workers: Sequence[subprocess.Popen[bytes]], logs: Sequence[IO[bytes] | None]) -> int:
+def _outcome(
+    workers: Sequence[subprocess.Popen[bytes]], logs: Sequence[IO[bytes] | None], signals: Sequence[int]
+) -> int:
     """Wait for the workers, and report those that failed."""
-    while all(worker.poll() is None for worker in workers):
-        time.sleep(0.05)
-    deadline = time.monotonic() + _PATIENCE
-    while any(worker.poll() is None for worker in workers) and time.monotonic() < deadline:
-        time.sleep(0.05)
     codes = [worker.poll() for worker in workers]
+    deadline = math.inf
+    while None in codes and time.monotonic() < deadline:
+        time.sleep(0.05)
+        codes = [worker.poll() for worker in workers]
+        if any(code is not None for code in codes):
+            is_lost = codes[0] not in (None, 0)
+            deadline = min(deadline, time.monotonic() + (_PATIENCE_WITHOUT_CHIEF if is_lost else _PATIENCE))
     chief = codes[0]
+    if signals:
+        if chief == -signal.SIGINT:
+            say("stopped while the workers met; the same command starts them again")
+        return chief or 0
     for index, (code, log) in enumerate(zip(codes, logs, strict=True)):
         if code is not None and code < 0 and chief != LOST:
             say(
