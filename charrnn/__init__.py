@@ -23,7 +23,7 @@ class CharrnnError(Exception):
     """An error for the user, in one line: what is wrong, where, and what to do.
 
     Attributes:
-        exit_code: 2 for incorrect usage, 1 for any other failure.
+        exit_code: 2 for incorrect usage, 3 if another worker of a training has ended, 1 for any other failure.
     """
 
     def __init__(self, message: str, *, exit_code: int = 1) -> None:

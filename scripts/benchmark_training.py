@@ -64,9 +64,6 @@ def measure(update: Callable[[], Any], characters: int, seconds: float) -> float
     return done * characters / (time.perf_counter() - start)
 
 
-AT_ONCE_ON_GPU = 16  # of PyTorch's updates, as of charrnn's: the program waits for the GPU only after so many
-
-
 def run_charrnn(
     layers: int, units: int, batch: int, length: int, precision: str, seconds: float, device: str = "cpu"
 ) -> dict[str, Any]:
@@ -185,15 +182,15 @@ def run_torch(
         optimizer.step()
         state = tuple(part.detach().float() for part in new_state)
 
-    def updates() -> None:
-        for _ in range(AT_ONCE_ON_GPU):
-            update()
-        torch.cuda.synchronize()
+    at_once = 16 if device == "gpu" else 1  # updates, after which the program waits for a GPU, as charrnn does
 
-    if device == "gpu":
-        speed = measure(updates, AT_ONCE_ON_GPU * batch * length, seconds)
-    else:
-        speed = measure(update, batch * length, seconds)
+    def updates() -> None:
+        for _ in range(at_once):
+            update()
+        if device == "gpu":
+            torch.cuda.synchronize()
+
+    speed = measure(updates, at_once * batch * length, seconds)
     return {"speed": speed, "memory": peak_memory() - before, "detail": ""}
 
 

@@ -53,7 +53,7 @@ class Bench:
         return [sys.executable, "-m", "charrnn", "train", *map(str, (self.text, *network, *shape, *where, *options))]
 
     def _seconds(self, name: str, network: tuple[int, int], streams: int) -> float:
-        """Of an update, the least of the later rows of a run's history."""
+        """Seconds per update: the fewest in the later rows of a run's history."""
         run = Run(self.folder / name)
         self.weights[network] = count_weights(read_head(run.last).config)
         with open(run.history, newline="") as file:
@@ -133,8 +133,8 @@ def main(text: Path, seconds: float) -> None:
             "\n| network | sent, MB | 32 streams | 16 streams | 2 workers | model | off by |\n"
             "|---|---|---|---|---|---|---|"
         )
-        connect(NAMESPACES)
         try:
+            connect(NAMESPACES)
             latency = None
             for network in NETWORKS:
                 whole, half = (bench.alone(network, streams) for streams in (STREAMS, STREAMS // 2))
@@ -150,7 +150,7 @@ def main(text: Path, seconds: float) -> None:
                 )
         finally:
             for namespace in NAMESPACES:
-                ip("netns", "del", namespace)
+                subprocess.run(["ip", "netns", "del", namespace], check=False)
 
 
 if __name__ == "__main__":

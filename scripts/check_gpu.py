@@ -30,10 +30,9 @@ SHORT, LONG = ("--batch-size", "32", "--epochs", "2"), ("--batch-size", "32", "-
 SHAPE = (2, 512, 128, 64)  # layers, units, batch size, sequence length: the default on a GPU
 SECONDS = 10.0
 _FOUND = """
-import json, sys
+import json
 from charrnn.planning.machine import machine_class
-from charrnn.training.backend import keras, tf, choose_device
-from charrnn.training.cluster import Cluster
+from charrnn.training.backend import keras, tf
 gpus = tf.config.list_physical_devices("GPU")
 build = tf.sysconfig.get_build_info()
 print(json.dumps({
@@ -100,17 +99,19 @@ def difference(one: Sequence[float], other: Sequence[float]) -> str:
     return f"{max(abs(a - b) for a, b in zip(one, other, strict=True)):.6f} nats"
 
 
-def stop_and_continue(folder: Path, *arguments: str) -> None:
-    """Stop a training in the middle with Ctrl-C, and continue it to its end."""
+def stop_and_continue(folder: Path, *arguments: str) -> str:
+    """Stop a training in the middle with Ctrl-C, and continue it to its end; return the memory in use before."""
     process = subprocess.Popen(command(folder, *arguments, "--save-every", "1"), stderr=subprocess.PIPE, text=True)
     history = folder / "tales" / "history.csv"
     while process.poll() is None and not (history.exists() and len(history.read_text().splitlines()) > 3):
         time.sleep(0.05)
+    memory = memory_in_use()
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate()
     if process.returncode != 130:
         raise click.ClickException(f"it was to be stopped: {errors}")
     train(folder, *arguments)
+    return memory
 
 
 def memory_in_use() -> str:
@@ -142,7 +143,8 @@ def main(cpu: bool) -> None:
         train(folder / "again", *NETWORK, *SHORT, "--device", device)
         print(f"the same run again: {difference(losses(folder / 'device'), losses(folder / 'again'))}")
         train(folder / "whole", *NETWORK, *LONG, "--device", device)
-        stop_and_continue(folder / "stopped", *NETWORK, *LONG, "--device", device)
+        memory = stop_and_continue(folder / "stopped", *NETWORK, *LONG, "--device", device)
+        print(f"during a training: {memory}")
         print(f"stopped and continued: {difference(losses(folder / 'whole'), losses(folder / 'stopped'))}")
         sample = [sys.executable, "-m", "charrnn", "sample", "--checkpoint", str(folder / "whole" / "tales")]
         text = subprocess.run([*sample, "--length", "100", "--seed", "1"], capture_output=True, text=True).stdout

@@ -25,6 +25,7 @@ Results (the text of a sample, the path of a picture) go to stdout, everything e
 | 0 | success; also if the reader of a pipe stopped early, or if the run was already finished |
 | 1 | failure; one line says what is wrong, where, and what to do; `--debug` adds the traceback |
 | 2 | wrong call: a missing option, file, run or checkpoint, or a value out of range |
+| 3 | another worker of a training [on several machines](train.md#several-processes-machines-or-gpus) has ended |
 | 130 | stopped by Ctrl-C; charrnn has saved the training (a second Ctrl-C does not wait for that) |
 | 143 | stopped by SIGTERM; charrnn has saved the training |
 

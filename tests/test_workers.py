@@ -160,16 +160,44 @@ def test_ctrl_c_on_one_worker_stops_all_saved(tmp_path: Path, small: Path) -> No
     assert other == ""
 
 
-def test_a_worker_with_another_text_is_refused_by_name(tmp_path: Path, small: Path, tales: str) -> None:
+@pytest.mark.parametrize("what", ["text", "dropout"])
+def test_a_worker_that_differs_is_refused_by_name(tmp_path: Path, small: Path, tales: str, what: str) -> None:
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "small.txt").write_text(tales[:10_000])
     ports = free_ports(2)
-    texts = (small, tmp_path / "other" / "small.txt")
-    workers = [start(tmp_path, ports, index, text, *SMALL, "--epochs", 1) for index, text in enumerate(texts)]
+    other = tmp_path / "other" / "small.txt" if what == "text" else small
+    options = [*SMALL, "--epochs", "1"]
+    workers = [
+        start(tmp_path, ports, 0, small, *options),
+        start(tmp_path, ports, 1, other, *options, *(["--dropout", "0.3"] if what == "dropout" else [])),
+    ]
     for code, message in ends(workers):
         assert code == 1
-        assert f"worker 1 (127.0.0.1:{ports[1]}) differs from worker 0 (127.0.0.1:{ports[0]}) in the text" in message
+        assert f"worker 1 (127.0.0.1:{ports[1]}) differs from worker 0 (127.0.0.1:{ports[0]}) in the {what}" in message
     assert not (tmp_path / "checkpoints" / "small").exists()
+
+
+def test_a_stop_of_the_command_stops_its_workers_and_one_worker_or_three_continue(tmp_path: Path, small: Path) -> None:
+    """A batch of 8 streams, which three workers cannot divide evenly."""
+    command = [sys.executable, "-m", "charrnn", "train", str(small), *SMALL, "--epochs", "400", "--workers"]
+    run = Run(tmp_path / "checkpoints" / "small")
+    steps = [0]
+    for workers, number in (("1", signal.SIGINT), ("3", signal.SIGTERM)):
+        process = subprocess.Popen(
+            [*command, workers], cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True
+        )
+        begun = len(run.read_history()) if run.history.exists() else 0
+        deadline = time.monotonic() + 60
+        while (len(run.read_history()) if run.history.exists() else 0) <= begun and time.monotonic() < deadline:
+            time.sleep(0.1)
+        process.send_signal(number)
+        _, message = process.communicate(timeout=60)
+        assert process.returncode == 128 + number, message
+        steps.append(checkpoint.load(run.last).progress.step)
+        assert steps[-1] > steps[-2]
+        assert f"stopped at step {steps[-1]:,} of" in message
+    assert "not byte-identical" in message
+    assert "--workers 3" in message.splitlines()[-1]
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import sys
+from pathlib import Path
 from typing import Any
 
 import click
@@ -45,7 +46,7 @@ from charrnn.text.reading import is_nameless
 @experiment_option(
     "--units",
     type=number(RANGES["units"], int),
-    help="Width of each recurrent layer.  [default: the starter's, 640; from nothing 128 to 512 (on a GPU to 1024), "
+    help="Width of each recurrent layer.  [default: the starter's, 640; from nothing 128 to 512 (up to 1024 on a GPU), "
     "depending on the time and the text]",
 )
 @experiment_option(
@@ -143,12 +144,12 @@ def train(
 
     worker = this_worker()
     if workers is not None and worker.count == 1 and workers > 1:
-        if any(map(is_nameless, files)):
+        if any(is_nameless(file) or Path(file).is_fifo() for file in files):
             raise click.UsageError("Several workers cannot share standard input or a pipe: give them a file.")
         raise click.exceptions.Exit(train_with(workers))
     if workers not in (None, worker.count):
         raise click.UsageError(f"TF_CONFIG has {worker.count} workers, not {workers}: leave out --workers.")
-    # Worker 0 speaks for those that it started, and for the others shows the progress.
+    # Only worker 0 prints and shows the progress.
     tell = say if worker.is_chief else ignore_note
     if options["epochs"] is not None and options["minutes"] is not None:
         raise click.UsageError("--epochs and --minutes cannot be combined: give one of them.")

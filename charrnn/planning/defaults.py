@@ -77,7 +77,7 @@ def usual_speed(layers: int, units: int, batch_size: int = 32) -> float:
 def network_for(characters: int, minutes: float, gpu: bool = False) -> tuple[int, int]:
     """The layers and units that learn most from a text in the given time; docs/diary/quality.md has the runs.
 
-    On a GPU they are at least as many as fill it, by the sources of docs/gpu.md.
+    On a GPU the network is large enough to keep it busy, by the sources of docs/gpu.md.
 
     Args:
         characters: number in the training part.

@@ -77,7 +77,7 @@ class Job:
         run: the run, with its folder.
         corpus: the text.
         settings: all settings, chosen or given.
-        precision: precision of the matrix products, for a new run on a CPU.
+        precision: precision of the matrix products, for a new run.
         final_characters: number of characters that the final loss of a new run covers.
         most_passes: after which more minutes would do harm to a new run.
         resume: the run's last checkpoint; None for a new run.

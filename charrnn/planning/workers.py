@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import math
 import os
@@ -21,6 +22,7 @@ from charrnn.messages import say
 
 VARIABLE = "TF_CONFIG"
 LOST = 3  # the exit code of a worker that has reported the loss of another
+_PR_SET_PDEATHSIG = 1  # of prctl(2)
 _PATIENCE = 20.0  # seconds that the other workers have to end by themselves after one has ended
 _PATIENCE_WITHOUT_CHIEF = 2.0  # the same after worker 0 has failed: without it, they have nothing to save
 
@@ -123,9 +125,9 @@ def train_with(count: int) -> int:
 
         def forward(number: int, _: Any) -> None:
             signals.append(number)
-            if len(signals) == 1 and workers:
+            if len(signals) == 1 and len(workers) == count:
                 workers[0].send_signal(signal.SIGINT)  # it tells the others
-            else:
+            elif len(signals) > 1:
                 for worker in workers:
                     worker.kill()
 
@@ -137,17 +139,29 @@ def train_with(count: int) -> int:
                 environment = {**os.environ, VARIABLE: json.dumps(config)}
                 workers.append(
                     subprocess.Popen(
-                        command, env=environment, stdin=subprocess.DEVNULL, stderr=log, start_new_session=True
+                        command,
+                        env=environment,
+                        stdin=subprocess.DEVNULL,
+                        stderr=log,
+                        start_new_session=True,
+                        preexec_fn=_die_with_parent,
                     )
                 )
-            code = _outcome(workers, logs, signals)
-            return 128 + signals[0] if signals and code else code
+            if signals:  # it came while they were started
+                workers[0].send_signal(signal.SIGINT)
+            return _outcome(workers, logs, signals)
         finally:
             for worker in workers:
                 worker.kill()
                 worker.wait()
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def _die_with_parent() -> None:
+    """Have Linux kill this process when the one that started it dies, for example with its terminal."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _outcome(
@@ -159,19 +173,20 @@ def _outcome(
     while None in codes and time.monotonic() < deadline:
         time.sleep(0.05)
         codes = [worker.poll() for worker in workers]
-        if any(code is not None for code in codes):
-            is_lost = codes[0] not in (None, 0)
-            deadline = min(deadline, time.monotonic() + (_PATIENCE_WITHOUT_CHIEF if is_lost else _PATIENCE))
+        if codes[0] not in (None, 0):
+            deadline = min(deadline, time.monotonic() + _PATIENCE_WITHOUT_CHIEF)
+        elif set(codes) - {None, 0, 128 + signal.SIGINT}:  # worker 0 may take its time to save
+            deadline = min(deadline, time.monotonic() + _PATIENCE)
     chief = codes[0]
-    if signals:
+    if signals and chief in (None, -signal.SIGKILL, -signal.SIGINT, 128 + signal.SIGINT):
         if chief == -signal.SIGINT:
-            say("stopped while the workers met; the same command starts them again")
-        return chief or 0
+            say("stopped while the workers were connecting; the same command starts them again")
+        return 128 + signals[0]
     for index, (code, log) in enumerate(zip(codes, logs, strict=True)):
         if code is not None and code < 0 and chief != LOST:
             say(
                 f"Error: worker {index} was killed by signal {-code}, so all of them have ended; the same command, "
-                "without --fresh, continues from the last checkpoint"
+                "without --fresh, continues from the last checkpoint, if there is one"
             )
         elif log is not None and code == 1 and chief != 1:  # worker 0 has not reported the same error
             log.seek(0)

@@ -77,7 +77,7 @@ class Progress:
     total_steps: int  # decided once, at the start
     validate_every: int  # steps; decided once, at the start
     precision: str  # float32 or bfloat16; decided once, at the start
-    parts: int  # number of parts into which the batch is split; decided once, at the start
+    parts: int  # number of parts into which the batch is split; kept as long as `threads` stays
     step: int  # updates made
     best_step: int | None  # step with the lowest validation loss
     best_loss: float | None  # that loss, nats per character

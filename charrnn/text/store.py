@@ -15,6 +15,7 @@ import hashlib
 import json
 import os
 import re
+import secrets
 import sys
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
@@ -228,11 +229,10 @@ def write_text(
     numbers = np.array(list(counts.values()), "<i8")
     document = {**dataclasses.asdict(description), "format": _FORMAT, "characters": len(points)}
     document |= {"body": _NO_CHECKSUM, "checksum": _NO_CHECKSUM, "sha256": _NO_CHECKSUM}
-    temporary = folder / f".{os.getpid()}.tmp"
+    temporary = folder / f".{secrets.token_hex(8)}.tmp"  # also unlike those of other machines
     try:
         folder.mkdir(parents=True, exist_ok=True)
         remove_leftovers(folder)
-        temporary.unlink(missing_ok=True)
         with open(temporary, "xb") as file:
             with contextlib.suppress(OSError):  # a file system without locks
                 try_lock(file)  # so that no other process takes it for a leftover

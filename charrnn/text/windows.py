@@ -50,8 +50,9 @@ def windows(
         shifted by one character.
     """
     # SeedSequence is stable across NumPy versions; the generators' methods are not.
+    streams = range(batch_size) if streams is None else streams
     offset = int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0] % characters)
-    starts = [offset + stream * (characters // batch_size) for stream in streams or range(batch_size)]
+    starts = [offset + stream * (characters // batch_size) for stream in streams]
     block = np.empty((len(starts), seq_length + 1), np.int32)
     for window in range(first, steps_per_epoch(characters, batch_size, seq_length)):
         for row, start in zip(block, starts, strict=True):

@@ -8,8 +8,8 @@ from charrnn.training.backend import keras
 from charrnn.training.lstm import CoupledLSTMCell, FastCoupledLSTM, FastLSTM
 
 
-def _coupled(units: int, **options: Any) -> Any:
-    return keras.layers.RNN(CoupledLSTMCell(units), **options)
+def _coupled(units: int, dtype: Any, **options: Any) -> Any:
+    return keras.layers.RNN(CoupledLSTMCell(units, dtype=dtype), dtype=dtype, **options)
 
 
 STOCK_LAYERS: dict[str, Any] = {"lstm": keras.layers.LSTM, "gru": keras.layers.GRU, "rnn": keras.layers.SimpleRNN}

@@ -22,7 +22,7 @@ from charrnn.messages import Note
 from charrnn.planning.workers import ALONE, LOST, Worker
 from charrnn.training.backend import Device, tf
 
-_LONGEST = 4096  # bytes that describe a worker's training
+_LONGEST = 1 << 14  # bytes that describe a worker's training
 
 
 class Cluster:
@@ -164,8 +164,17 @@ def losing_workers(worker: Worker, remedy: Callable[[], str]) -> Iterator[None]:
         text = str(error)
         if found := re.search(r"/job:(\w+)/\S*task:(\d+)\S* is joining a group with size ?(\d+).*?size (\d+)", text):
             raise CharrnnError(
-                f"{worker.name_of(found[1], int(found[2]))} was started as one of {found[3]} workers, others as one of "
-                f"{found[4]}: give all of them the same cluster in TF_CONFIG"
+                f"{worker.name_of(found[1], int(found[2]))} counts {found[3]} replicas, other workers {found[4]}: give "
+                "all of them the same cluster in TF_CONFIG, and as many GPUs"
+            ) from None
+        if found := re.search(r"/job:(\w+)/\S*task:(\d+)\S* is joining a group with incompatible device type", text):
+            raise CharrnnError(
+                f"{worker.name_of(found[1], int(found[2]))} has another kind of device than other workers: give all of "
+                "them the same --device"
+            ) from None
+        if "Could not start gRPC server" in text:
+            raise CharrnnError(
+                f"{worker.name(worker.index)} cannot use its own address in TF_CONFIG: another program may use the port"
             ) from None
         found = re.search(r"/job:(\w+)/replica:\d+/task:(\d+)", text)
         who = worker.name_of(found[1], int(found[2])) if found else "another worker"

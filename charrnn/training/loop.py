@@ -84,18 +84,30 @@ def _train(job: Job, display: ProgressDisplay) -> None:
         message = stopped_at(saved, job.commands.resume)
 
     def clean_up() -> None:
-        job.run.remove_lock()
+        if worker.is_chief:
+            job.run.remove_lock()
         display.end()
 
-    with StopRequest(message, clean_up) as request:
-        worker = job.call.worker
+    worker = job.call.worker
+    training: _Training | None = None
+
+    def remedy() -> str:
+        every = "" if worker.beside == worker.count else " on each machine"
+        if not worker.is_chief:
+            return f"continue from the last checkpoint{every} with: {job.commands.resume}"
+        last = saved if training is None else training.saved
+        if last is None:
+            return "nothing is saved yet: start all of them again"
+        return f"step {last.step:,} of {last.total_steps:,} is saved; continue{every} with: {job.commands.resume}"
+
+    with StopRequest(message, clean_up) as request, losing_workers(worker, remedy):
         place = choose_device(job.call.device, worker.beside)
         layout = choose_layout(place, job.settings, job.precision, saved, worker.count)
         cluster = connect(worker, place, display.note)
         if cluster.replicas > job.settings.batch_size:
             raise CharrnnError(
-                f"{plural(job.settings.batch_size, 'stream')} cannot be divided among {cluster.replicas} devices: "
-                "give a --batch-size of at least as many"
+                f"{plural(job.settings.batch_size, 'stream')} cannot be divided among {cluster.replicas} replicas: use "
+                "fewer workers" + ("" if saved else f", or a --batch-size of at least {cluster.replicas}")
             )
         weights = count_weights(job.settings.network(job.corpus.vocabulary))
         display.note(  # first, because building a very large network takes a while
@@ -104,34 +116,27 @@ def _train(job: Job, display: ProgressDisplay) -> None:
             + (f" in {layout.precision}" if layout.fast or place.gpu else "")
             + (f" with {cluster.replicas} replicas" if cluster.replicas > 1 else "")
         )
-        training: _Training | None = None
-
-        def remedy() -> str:
-            last = saved if training is None else training.saved
-            if last is None:
-                return "nothing is saved yet: start all of them again"
-            every = "" if worker.beside == worker.count else " on each machine"
-            return f"step {last.step:,} of {last.total_steps:,} is saved; continue{every} with: {job.commands.resume}"
-
-        with losing_workers(worker, remedy):
-            _refuse_differences(cluster, job, layout)
-            training = _Training(job, place, layout, display, request, cluster)
-            training.begin()
-            request.is_remembered = True
-            training.run_steps()
-            training.finish()
+        _refuse_differences(cluster, job, layout)
+        training = _Training(job, place, layout, display, request, cluster)
+        training.begin()
+        request.is_remembered = True
+        training.run_steps()
+        training.finish()
 
 
 def _refuse_differences(cluster: Cluster, job: Job, layout: Layout) -> None:
     """Check that all workers are about to do the same training; see `Cluster.refuse_differences`."""
     step = "a new run" if job.resume is None else f"a run at step {job.resume.progress.step:,}"
     settings = {name.replace("_", "-"): value for name, value in dataclasses.asdict(job.settings).items()}
+    del settings["source"]  # a name, which may differ
+    first_weights = settings.pop("init-from")
     cluster.refuse_differences(
         {
             "version of charrnn": __version__,
             "version of TensorFlow": tf.__version__,
             "text": f"{len(job.corpus.ids):,} characters, SHA-256 {job.corpus.sha256[:12]}",
             "checkpoint": step,
+            "model to start from": "none" if first_weights is None else f"SHA-256 {first_weights[:12]}",
             **settings,
             "precision": layout.precision,
         }
@@ -188,6 +193,7 @@ class _Training:
             self._continue(self.job.resume)
             return
         losses: list[float] = []
+        final_characters = int(self.cluster.agree(self.job.final_characters))
         if self.settings.epochs is not None:
             total_steps = self.settings.epochs * self.trainer.steps_per_epoch
         else:
@@ -201,7 +207,7 @@ class _Training:
             start, budget = time.monotonic(), 60 * minutes
             most = self._most_steps()
             with self.display.first_updates() as show:
-                losses, speed = self.trainer.begin(self.job.final_characters, trial_seconds(budget), show, most // 4)
+                losses, speed = self.trainer.begin(final_characters, trial_seconds(budget), show, most // 4)
             self.seconds_before = time.monotonic() - start
             left = budget - self.seconds_before
             total_steps = min(most, len(losses) + speed.steps_within(left, *self._sizes))
@@ -226,7 +232,7 @@ class _Training:
             best_loss=None,
             loss_sum=math.fsum(losses),
             loss_count=len(losses),
-            final_characters=self.job.final_characters,
+            final_characters=final_characters,
             final_loss=None,
             threads=self.device.cores,
             arithmetic=arithmetic(self.device, self.cluster.replicas),
@@ -291,17 +297,20 @@ class _Training:
     def _take_up_best(self, saved: Checkpoint) -> None:
         if saved.progress.best_step is None:
             return
+        best, problem = None, f"{self.run.best}: another worker cannot read it"
         try:
             best = checkpoint.load(self.run.best)
             if best.settings != saved.settings or best.vocabulary.characters != saved.vocabulary.characters:
                 raise CharrnnError(f"{self.run.best}: belongs to another run")
         except CharrnnError as error:
-            is_last = saved.progress.step == saved.progress.total_steps
-            instead = "the last weights" if is_last else "the weights of the next validation"
-            self.display.note(f"{error}; the best weights are lost; {instead} replace them")
-            self.progress = dataclasses.replace(self.progress, best_step=None, best_loss=None)
-        else:
+            best, problem = None, str(error)
+        if self.cluster.share([best is not None]).all():
             self.best, self.best_is_saved = best, True
+            return
+        is_last = saved.progress.step == saved.progress.total_steps
+        instead = "the last weights" if is_last else "the weights of the next validation"
+        self.display.note(f"{problem}; the best weights are lost; {instead} replace them")
+        self.progress = dataclasses.replace(self.progress, best_step=None, best_loss=None)
 
     def _meanwhile(self) -> CharrnnError:
         return CharrnnError(f"another process has trained {self.run.folder} in the meantime: run the command again")

@@ -98,9 +98,9 @@ class CoupledLSTMCell(keras.layers.Layer):  # type: ignore[misc]
     `network.cells` names its sources. The initialisers are those of `keras.layers.LSTM`.
     """
 
-    def __init__(self, units: int) -> None:
-        """Make a cell of H units."""
-        super().__init__()
+    def __init__(self, units: int, dtype: Any = None) -> None:
+        """Make a cell of H units, of a Keras type or policy."""
+        super().__init__(dtype=dtype)
         self.units = units
         self.state_size = [units, units]
         self.output_size = units

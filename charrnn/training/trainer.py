@@ -133,7 +133,9 @@ class Trainer:
         )
         self.optimizer.exclude_from_weight_decay(var_names=["bias", "embeddings"])
         self.optimizer.build(self.model.trainable_variables)
-        self.average = CharacterModel(settings.network(corpus.vocabulary), 0.0, settings.seed, layout)
+        # A fast layer can compute in float32 what it trains in bfloat16; another one always does here.
+        scoring = layout if layout.fast else STOCK
+        self.average = CharacterModel(settings.network(corpus.vocabulary), 0.0, settings.seed, scoring)
         self.average.from_numpy(self.model.named_weights)
 
     @property
@@ -270,7 +272,7 @@ class Trainer:
 
         Each worker reads some of the streams.
         """
-        scored = float(streams[2].sum())
+        scores = streams[2]
         worker = self.cluster.worker
         if worker.count > 1:
             inputs, targets, weights = streams
@@ -283,9 +285,9 @@ class Trainer:
             window = [array[:, start : start + self.settings.seq_length] for array in streams]
             loss, state = self._evaluate(*map(tf.constant, window), state, exact=exact and not self._is_exact)
             total += float(loss)
-            advance(int(window[2].sum()))
+            advance(int(scores[:, start : start + self.settings.seq_length].sum()))
         # The window that `_seconds` takes scores none.
-        return float(self.cluster.share([total]).sum()) / max(1.0, scored)
+        return float(self.cluster.share([total]).sum()) / max(1.0, float(scores.sum()))
 
     def _seconds(self, streams: Streams, exact: bool) -> float:
         """Estimate how long `_loss` takes over streams, from one of its windows."""
