@@ -1,4 +1,4 @@
-"""What charrnn races against in PyTorch: its own recipe on nn.LSTM, and nanoGPT's recipe for a CPU."""
+"""What charrnn races against in PyTorch: its own recipe on nn.LSTM, and transformers, also nanoGPT's for a CPU."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import math
 import os
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -190,58 +191,148 @@ def train_lstm(corpus: Corpus, minutes: float, scored: int) -> None:
 
 # --- a transformer ---------------------------------------------------------------------------
 
-LAYERS, HEADS, WIDTH, CONTEXT, BATCH_SIZE, ITERATIONS = 4, 4, 128, 64, 12, 2000
+BATCH_SIZE, ITERATIONS = 12, 2000
 HIGHEST_RATE, LOWEST_RATE, WARM_UP = 1e-3, 1e-4, 100
 DEVIATION, DECAY = 0.02, 0.1  # of the first weights; of weights in AdamW
+
+
+@dataclass(frozen=True)
+class Size:
+    """The size of a transformer, and whether it turns queries and keys by their positions, or adds learned ones."""
+
+    layers: int = 4
+    heads: int = 4
+    width: int = 128
+    context: int = 64
+    is_rotary: bool = False
+    dropout: float = 0.0
+
+
+def turned(heads: torch.Tensor) -> torch.Tensor:
+    """Rotary positions (Su et al., 2021, arXiv:2104.09864) for queries or keys (B, heads, T, width / heads)."""
+    half = heads.shape[-1] // 2
+    angles = torch.outer(torch.arange(heads.shape[-2]), 10_000 ** (-torch.arange(half) / half))
+    cosine, sine = angles.cos().to(heads.dtype), angles.sin().to(heads.dtype)
+    one, other = heads.split(half, dim=-1)
+    return torch.cat([one * cosine - other * sine, other * cosine + one * sine], dim=-1)
 
 
 class Block(nn.Module):
     """A layer: attention to what came before, and a perceptron; each reads normalised, and adds to its input."""
 
-    def __init__(self) -> None:
+    def __init__(self, size: Size) -> None:
         super().__init__()
-        self.attention_norm = nn.LayerNorm(WIDTH, bias=False)
-        self.attention = nn.Linear(WIDTH, 3 * WIDTH, bias=False)  # queries, keys and values
-        self.attention_out = nn.Linear(WIDTH, WIDTH, bias=False)
-        self.perceptron_norm = nn.LayerNorm(WIDTH, bias=False)
-        self.perceptron = nn.Linear(WIDTH, 4 * WIDTH, bias=False)
-        self.perceptron_out = nn.Linear(4 * WIDTH, WIDTH, bias=False)
+        self.size, width = size, size.width
+        self.attention_norm = nn.LayerNorm(width, bias=False)
+        self.attention = nn.Linear(width, 3 * width, bias=False)  # queries, keys and values
+        self.attention_out = nn.Linear(width, width, bias=False)
+        self.perceptron_norm = nn.LayerNorm(width, bias=False)
+        self.perceptron = nn.Linear(width, 4 * width, bias=False)
+        self.perceptron_out = nn.Linear(4 * width, width, bias=False)
+        self.dropout = nn.Dropout(size.dropout)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """From (B, T, width) to (B, T, width)."""
-        heads = self.attention(self.attention_norm(x)).unflatten(2, (3, HEADS, -1))  # (B, T, 3, heads, width / heads)
-        query, key, value = heads.permute(2, 0, 3, 1, 4)
+        heads = self.attention(self.attention_norm(x)).unflatten(2, (3, self.size.heads, -1))
+        query, key, value = heads.permute(2, 0, 3, 1, 4)  # (B, heads, T, width / heads)
+        if self.size.is_rotary:
+            query, key = turned(query), turned(key)
         attended = functional.scaled_dot_product_attention(query, key, value, is_causal=True)
-        x = x + self.attention_out(attended.transpose(1, 2).flatten(2))
-        return x + self.perceptron_out(functional.gelu(self.perceptron(self.perceptron_norm(x))))
+        x = x + self.dropout(self.attention_out(attended.transpose(1, 2).flatten(2)))
+        return x + self.dropout(self.perceptron_out(functional.gelu(self.perceptron(self.perceptron_norm(x)))))
 
 
 class Transformer(nn.Module):
-    """A GPT: learned positions, layers that normalise first, no biases, one matrix to embed and to predict."""
+    """A GPT: layers that normalise first, no biases, one matrix to embed and to predict."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, vocabulary_size: int, size: Size) -> None:
         super().__init__()
-        self.embedding = nn.Embedding(size, WIDTH)
-        self.position = nn.Embedding(CONTEXT, WIDTH)
-        self.blocks = nn.Sequential(*(Block() for _ in range(LAYERS)))
-        self.norm = nn.LayerNorm(WIDTH, bias=False)
+        self.embedding = nn.Embedding(vocabulary_size, size.width)
+        self.position = None if size.is_rotary else nn.Embedding(size.context, size.width)
+        self.blocks = nn.Sequential(*(Block(size) for _ in range(size.layers)))
+        self.norm = nn.LayerNorm(size.width, bias=False)
+        self.dropout = nn.Dropout(size.dropout)
         for name, weight in self.named_parameters():
             if weight.ndim == 2:
-                into_sum = name.endswith("_out.weight")  # 2 * LAYERS of them add up
-                nn.init.normal_(weight, std=DEVIATION / math.sqrt(2 * LAYERS) if into_sum else DEVIATION)
+                into_sum = name.endswith("_out.weight")  # 2 * layers of them add up
+                nn.init.normal_(weight, std=DEVIATION / math.sqrt(2 * size.layers) if into_sum else DEVIATION)
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
         """From ids (B, T) to logits (B, T, V)."""
-        x = self.embedding(ids) + self.position.weight[: ids.shape[1]]
-        return functional.linear(self.norm(self.blocks(x)), self.embedding.weight)
+        x = self.embedding(ids)
+        if self.position is not None:
+            x = x + self.position.weight[: ids.shape[1]]
+        return functional.linear(self.norm(self.blocks(self.dropout(x))), self.embedding.weight)
 
 
-def transformer_rate(iteration: int) -> float:
+def transformer_optimizer(model: nn.Module, beta_2: float) -> torch.optim.Optimizer:
+    """AdamW, which decays the matrices."""
+    parameters = list(model.parameters())
+    return torch.optim.AdamW(
+        [
+            {"params": [weight for weight in parameters if weight.ndim == 2], "weight_decay": DECAY},
+            {"params": [weight for weight in parameters if weight.ndim == 1], "weight_decay": 0.0},
+        ],
+        betas=(0.9, beta_2),
+        fused=True,
+    )
+
+
+def transformer_update(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    ids: torch.Tensor,
+    positions: torch.Tensor,
+    rate: float,
+    bfloat16: bool,
+) -> float:
+    """One update on the characters at some positions (B, T); the loss before it."""
+    with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+        logits = model(ids[positions])
+    loss = functional.cross_entropy(logits.float().flatten(0, 1), ids[positions + 1].flatten())
+    optimizer.zero_grad()
+    loss.backward()
+    nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    optimizer.step()
+    return float(loss.detach())
+
+
+def window_loss(
+    model: nn.Module, ids: torch.Tensor, validation_start: int, context: int, last: int, scored: int
+) -> float:
+    """Loss over the validation part, in windows of which only the last so many characters are scored.
+
+    Args:
+        model: from ids (B, T) to logits (B, T, V).
+        ids: of the whole text.
+        validation_start: where the validation part starts.
+        context: T, the length of a window.
+        last: characters that are scored in each.
+        scored: characters to score at most, in windows spread evenly.
+    """
+    first = validation_start - (context - last)  # of the first window's targets
+    starts = torch.arange(first, len(ids) - context + 1, last)
+    starts = starts[:: math.ceil(len(starts) * last / scored)]
+    span, total = torch.arange(context), 0.0
+    with torch.inference_mode():
+        for part in starts.split(500):
+            positions = part[:, None] + span
+            logits = model(ids[positions - 1])[:, -last:].float()
+            targets = ids[positions[:, -last:]]
+            total += float(functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="sum"))
+    return total / (len(starts) * last)
+
+
+def transformer_rate(
+    iteration: int, iterations: int = ITERATIONS, highest: float = HIGHEST_RATE, lowest: float = LOWEST_RATE
+) -> float:
     """The learning rate of an iteration: a linear warm-up, then half a cosine."""
     if iteration < WARM_UP:
-        return HIGHEST_RATE * (iteration + 1) / (WARM_UP + 1)
-    done = (iteration - WARM_UP) / (ITERATIONS - WARM_UP)
-    return LOWEST_RATE + (HIGHEST_RATE - LOWEST_RATE) * (1 + math.cos(math.pi * done)) / 2
+        return highest * (iteration + 1) / (WARM_UP + 1)
+    done = (iteration - WARM_UP) / (iterations - WARM_UP)
+    return lowest + (highest - lowest) * (1 + math.cos(math.pi * done)) / 2
 
 
 def train_transformer(corpus: Corpus, minutes: float, scored: int) -> None:
@@ -254,52 +345,27 @@ def train_transformer(corpus: Corpus, minutes: float, scored: int) -> None:
     """
     all_cores()
     ids = torch.from_numpy(corpus.ids[:].astype(np.int64))
-    span = torch.arange(CONTEXT)
+    context = Size().context
 
     def prepare(bfloat16: bool) -> tuple[nn.Module, Update]:
         torch.manual_seed(1337)  # nanoGPT's own
-        model = Transformer(len(corpus.vocabulary))
-        parameters = list(model.parameters())
-        optimizer = torch.optim.AdamW(
-            [
-                {"params": [weight for weight in parameters if weight.ndim == 2], "weight_decay": DECAY},
-                {"params": [weight for weight in parameters if weight.ndim == 1], "weight_decay": 0.0},
-            ],
-            betas=(0.9, 0.99),
-            fused=True,
-        )
+        model = Transformer(len(corpus.vocabulary), Size())
+        optimizer = transformer_optimizer(model, 0.99)
 
         def update(iteration: int) -> None:
-            positions = torch.randint(corpus.training_characters - CONTEXT, (BATCH_SIZE, 1)) + span
-            with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
-                logits = model(ids[positions])
-            loss = functional.cross_entropy(logits.float().flatten(0, 1), ids[positions + 1].flatten())
-            optimizer.zero_grad()
-            loss.backward()
-            nn.utils.clip_grad_norm_(parameters, 1.0)
-            for group in optimizer.param_groups:
-                group["lr"] = transformer_rate(iteration)
-            optimizer.step()
+            positions = torch.randint(corpus.training_characters - context, (BATCH_SIZE, 1)) + torch.arange(context)
+            transformer_update(model, optimizer, ids, positions, transformer_rate(iteration), bfloat16)
 
         return model, update
 
-    def window_loss(last: int) -> float:
-        """Loss over the validation part, in windows of which only the last so many characters are scored."""
-        first = corpus.validation_start - (CONTEXT - last)  # of the first window's targets
-        starts = torch.arange(first, len(ids) - CONTEXT + 1, last)
-        starts = starts[:: math.ceil(len(starts) * last / scored)]
-        total = 0.0
-        with torch.inference_mode():
-            for part in starts.split(500):
-                positions = part[:, None] + span
-                logits = model(ids[positions - 1])[:, -last:]
-                targets = ids[positions[:, -last:]]
-                total += float(functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="sum"))
-        return total / (len(starts) * last)
+    def validate() -> float:
+        return min(
+            window_loss(model, ids, corpus.validation_start, context, last, scored) for last in (context, context // 2)
+        )
 
     bfloat16, _ = faster(prepare)
     model, update = prepare(bfloat16)
-    clock = Clock(lambda: min(window_loss(CONTEXT), window_loss(CONTEXT // 2)), 60 * minutes)
+    clock = Clock(validate, 60 * minutes)
     for iteration in range(ITERATIONS):
         update(iteration)
         if not clock.tick(last=iteration + 1 == ITERATIONS):

@@ -6,7 +6,7 @@ TEXTS is a folder of .txt files, one book each, or one file in which each book e
 The same texts give the same file on the same class of machine. Training takes hours; the same command
 continues it after a stop.
 
-The last tenth of the books is held out: charrnn validates on it and never trains on it.
+The last tenth of the text is held out: charrnn validates on it and never trains on it.
 """
 
 from __future__ import annotations
@@ -26,9 +26,10 @@ from charrnn.runs.folder import Run
 from charrnn.text.vocabulary import ASCII_EQUIVALENTS
 
 RECIPE = {
-    "vocabulary": "ascii", "layers": 2, "units": 640, "batch-size": 64, "seq-length": 64, "dropout": 0.05,
+    "vocabulary": "ascii", "layers": 2, "units": 640, "batch-size": 64, "seq-length": 64, "dropout": 0.1,
     "learning-rate": 0.004, "epochs": 1, "seed": 1, "device": "cpu",
 }  # fmt: skip
+PART = 10_000  # characters, at least, of each part of a book
 LEAST_WIDTH = 45  # of all lines but the last in a paragraph that was wrapped
 _LETTERS = {"\u00e6": "ae", "\u00c6": "AE", "\u0153": "oe", "\u0152": "OE", "\u00df": "ss", "\u00f8": "o"}
 
@@ -72,10 +73,24 @@ def unwrapped(book: str, between: str) -> str:
     return "".join(pieces) + "\n"
 
 
-def prepared(book: str, number: int) -> str:
+def parts(book: str, between: str) -> list[str]:
+    """A book cut between paragraphs, so that the starter learns to begin a text: of whole books, it would see few.
+
+    Args:
+        book: the text.
+        between: what separates two paragraphs.
+    """
+    cut, start = [], 0
+    while (end := book.find(between, start + PART)) >= 0:
+        cut.append(book[start:end] + "\n")
+        start = end + len(between)
+    return [*cut, book[start:]]
+
+
+def prepared(book: str, number: int) -> list[str]:
     """A book as the starter reads it: half of them with joined paragraphs, half of those without blank lines."""
-    book = plain(book)
-    return book if number % 2 == 0 else unwrapped(book, "\n\n" if number % 4 == 1 else "\n")
+    book, between = plain(book), "\n" if number % 4 == 3 else "\n\n"
+    return parts(book if number % 2 == 0 else unwrapped(book, between), between)
 
 
 @click.command(help=__doc__.replace("\n\n", "\n\n\b\n"))
@@ -87,7 +102,7 @@ def main(texts: Path, folder: Path, out: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     books_file = folder / "books.txt"
     if not books_file.exists():
-        text = "\f\n".join(prepared(book, number) for number, book in enumerate(books(texts)))
+        text = "\f\n".join(part for number, book in enumerate(books(texts)) for part in prepared(book, number))
         write_atomically(books_file, text.encode())
     options = [f"--{name}={value}" for name, value in RECIPE.items()]
     command = [sys.executable, "-m", "charrnn", "train", books_file, "--split-at", r"\f", "--checkpoints-dir", folder]

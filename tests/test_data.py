@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -168,6 +169,25 @@ def test_an_epoch_starts_at_an_offset_of_seed_and_epoch_and_can_be_entered_anywh
     rest = list(windows(ids, 1000, 4, 10, 1, 1, first=20))
     assert len(rest) == 5
     assert all((a[0] == b[0]).all() for a, b in zip(whole[20:], rest, strict=True))
+
+
+def test_a_worker_reads_its_own_streams_and_nothing_else() -> None:
+    class Watched:
+        def __init__(self) -> None:
+            self.read: set[int] = set()
+
+        def __getitem__(self, place: slice) -> np.ndarray:
+            self.read.update(range(place.start, place.stop))
+            return np.arange(place.start, place.stop)
+
+    ids: Any = [Watched(), Watched(), Watched()]
+    whole = list(windows(ids[0], 1000, 4, 10, 1, 0))
+    halves = [list(windows(ids[half], 1000, 4, 10, 1, 0, streams=range(2 * half - 2, 2 * half))) for half in (1, 2)]
+    for window, one, other in zip(whole, *halves, strict=True):
+        for together, first, second in zip(window, one, other, strict=True):
+            np.testing.assert_array_equal(together, np.concatenate([first, second]))
+    assert len(ids[0].read) == 1000
+    assert max(len(ids[1].read), len(ids[2].read)) <= 502  # with the target after each stream's last character
 
 
 @pytest.mark.parametrize(("characters", "start"), [(100_000, 90_000), (700, 630), (80, 72), (2_000_000, 1_800_000)])

@@ -99,7 +99,7 @@ def test_workers_train_as_one(
 
 
 def test_a_killed_worker_ends_all_and_the_same_command_ends_in_the_same_bytes() -> None:
-    """The short version of the long test that docs/scaling.md names."""
+    """The short version of the long test in docs/reliability.md."""
     result = subprocess.run(
         [sys.executable, "scripts/crash_test.py", "--kills", "1", "--workers", "2"],
         cwd=PROJECT,
