@@ -109,12 +109,13 @@ def test_wrong_values_are_refused_at_once(model: LanguageModel, wrong: dict[str,
         model.generate(**wrong)  # type: ignore[arg-type]
 
 
-def test_score_is_the_cross_entropy_from_a_newline_on(model: LanguageModel) -> None:
+def test_score_is_the_cross_entropy_from_a_blank_line_on(model: LanguageModel) -> None:
     text = "The bell rang \u2019twice.\r\n"
     score = model.score(text)
     assert score.text == "The bell rang 'twice.\n"
-    ids = model.vocabulary.encode("\n" + score.text)
-    logits = model.network.forward(ids[None, :-1], model.network.zero_state())[0][0].astype(np.float64)
+    ids = model.vocabulary.encode("\n\n" + score.text)[1:]
+    start = model.network.forward(ids[None, :1], model.network.zero_state())[1]
+    logits = model.network.forward(ids[None, :-1], start)[0][0].astype(np.float64)
     probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     expected = -np.log(probabilities[np.arange(len(score.text)), ids[1:]])
     np.testing.assert_allclose(score.nats, expected, rtol=1e-5)

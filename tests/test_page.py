@@ -199,9 +199,9 @@ def test_a_text_is_coloured_by_its_surprise_and_by_a_cell(tmp_path: Path, charrn
     plain = text.replace("\u201c", '"').replace("\u201d", '"')
     ids = ASCII.encode(plain)
     network = Network(model.config, half_width(model))
-    start = np.concatenate([[ASCII.boundary], ids])
+    start = np.concatenate([[ASCII.id_of("\n"), ASCII.boundary], ids])
     logits, _ = network.forward(start[None], network.zero_state())
-    logits = logits[0, :-1].astype(np.float64)
+    logits = logits[0, 1:-1].astype(np.float64)
     nats = np.logaddexp.reduce(logits, axis=1) - logits[np.arange(len(ids)), ids]
     spans = page.tab.locator("#painted span")
     assert spans.count() == len(ids)
@@ -233,7 +233,7 @@ def test_a_text_is_coloured_by_its_surprise_and_by_a_cell(tmp_path: Path, charrn
     page.tab.fill("#cell", "5")
     memories: list[Any] = []
     network.forward(start[None], network.zero_state(), memories)
-    memory = memories[1][1:, 4, 0]
+    memory = memories[1][2:, 4, 0]
     for n, value in enumerate(memory):
         level = int(spans.nth(n).get_attribute("class").split()[0][1:])
         assert abs(level - 4 - 4 * np.tanh(value) / np.tanh(1)) < 0.6

@@ -16,7 +16,7 @@ from charrnn.network.cells import CELLS
 from charrnn.network.config import NetworkConfig, weight_shapes
 from charrnn.network.network import Network
 from charrnn.sampling.choice import Choice
-from charrnn.sampling.streams import Streams, generate, read_beginning
+from charrnn.sampling.streams import Streams, beginning, generate, read_beginning
 from charrnn.text.typed import encode_prime
 from charrnn.text.vocabulary import Vocabulary
 
@@ -155,8 +155,10 @@ def test_the_prime_comes_first_and_length_counts_new_characters() -> None:
     assert sample(Vocabulary.ascii(), "Once ", length=0) == "Once "
 
 
-def test_without_a_prime_a_text_starts_as_after_a_newline() -> None:
-    assert "\n" + sample(Vocabulary.ascii()) == sample(Vocabulary.ascii(), "\n")
+def test_without_a_prime_a_text_starts_as_after_a_blank_line_or_a_boundary() -> None:
+    assert "\n\n" + sample(Vocabulary.ascii()) == sample(Vocabulary.ascii(), "\n\n")
+    several = Vocabulary("ascii", Vocabulary.ascii().characters, has_boundary=True, writes_boundary=True)
+    assert beginning(several, np.zeros(0, np.uint8)).tolist() == [several.id_of("\n"), several.boundary]
     assert len(sample(Vocabulary("text", "ab"), length=9)) == 9  # there is no newline to start after
 
 

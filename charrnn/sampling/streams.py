@@ -125,12 +125,15 @@ class Streams:
 def beginning(vocabulary: Vocabulary, prime: Ids) -> Ids:
     """The ids that the network reads before the first new character.
 
-    They are the prime or, if it is empty, the boundary of a model that learned from several texts, or else a newline.
+    They are the prime or, if it is empty, the end of a line and the boundary of a model that learned from several
+    texts, or else a blank line. After one symbol alone, a sample begins in the middle of a sentence: most windows in
+    which training started from the zero state do.
     """
     if len(prime):
         return prime
-    start = vocabulary.boundary if vocabulary.writes_boundary else vocabulary.id_of("\n")
-    return np.array([start or 0], vocabulary.dtype)
+    newline = vocabulary.id_of("\n")
+    start = [newline, vocabulary.boundary if vocabulary.writes_boundary else newline]
+    return np.array([id or 0 for id in start], vocabulary.dtype)
 
 
 def generate(
