@@ -14,7 +14,6 @@ from charrnn.cli.options import PATH, Command, complete_run, debug_option, exper
 from charrnn.messages import ignore_note, say, waiting_for
 from charrnn.ranges import Range
 from charrnn.runs.records import CHOICES, RANGES
-from charrnn.text.reading import is_nameless
 
 
 @click.command(cls=Command)
@@ -141,6 +140,7 @@ def train(
     """
     from charrnn.planning.job import Call, plan_training
     from charrnn.planning.workers import this_worker, train_with
+    from charrnn.text.reading import is_nameless
 
     worker = this_worker()
     if workers is not None and worker.count == 1 and workers > 1:

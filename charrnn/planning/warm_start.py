@@ -114,8 +114,8 @@ class Source:
         """The weights with which a model starts on a new text.
 
         A character that the source does not know starts like the closest one that it knows: its ASCII equivalent, the
-        letter in the other case or the one without its accent. Where it is the rarer of the two in the text, it starts
-        rarer in all contexts.
+        letter in the other case or the one without its accent. If it occurs less often in the text than that one, it
+        starts less probable in every context.
 
         Where there is no such character, the embedding row and the softmax column are a new model's. The bias is the
         log frequency, raised to the level of the source's logits. The character therefore starts about as probable as

@@ -42,8 +42,10 @@ def choose_layout(
             None for a new run.
         workers: number of processes that share the batch.
     """
+    if decided:
+        precision = decided.precision
     if device.gpu:
-        return Layout(precision=decided.precision if decided else precision, at_once=_AT_ONCE_ON_GPU)
+        return Layout(precision=precision, at_once=_AT_ONCE_ON_GPU)
     if settings.cell not in FAST_LAYERS:
         return Layout()
     parts = min(device.cores, max(1, settings.batch_size // workers // _LEAST_ROWS))
@@ -51,4 +53,4 @@ def choose_layout(
         parts = decided.parts
     tf.config.threading.set_inter_op_parallelism_threads(device.cores)
     tf.config.threading.set_intra_op_parallelism_threads(max(1, device.cores // parts))
-    return Layout(True, decided.precision if decided else precision, parts)
+    return Layout(True, precision, parts)
