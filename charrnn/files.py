@@ -10,7 +10,22 @@ import sys
 from pathlib import Path
 from typing import BinaryIO
 
+from charrnn import CharrnnError
+
 _NO_SYNC = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
+_NO_ROOM = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", None)}  # Windows has no EDQUOT
+
+
+class NotWrittenError(CharrnnError):
+    """A file could not be written; its old content is unchanged.
+
+    Attributes:
+        is_full: whether the disk is full, or the user's share of it.
+    """
+
+    def __init__(self, path: Path, error: OSError) -> None:
+        super().__init__(f"{path}: cannot be written: {error.strerror or error}")
+        self.is_full = error.errno in _NO_ROOM
 
 
 def write_atomically(path: Path, *pieces: bytes | memoryview) -> bool:
@@ -24,7 +39,7 @@ def write_atomically(path: Path, *pieces: bytes | memoryview) -> bool:
         Whether the file system has synced the file, so that it survives a power cut; some file systems cannot.
 
     Raises:
-        OSError: the file could not be written; its old content is unchanged.
+        NotWrittenError: the file could not be written; its old content is unchanged.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -36,9 +51,11 @@ def write_atomically(path: Path, *pieces: bytes | memoryview) -> bool:
             file.flush()
             is_synced = sync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(OSError):  # report the first error; `Run.prepare` removes what is left
             temporary.unlink()
+        if isinstance(error, OSError):
+            raise NotWrittenError(path, error) from None
         raise
     sync_folder(path.parent)
     return is_synced

@@ -14,7 +14,7 @@ from safetensors.numpy import load as safetensors_load
 from safetensors.numpy import save as safetensors_save
 
 from charrnn import CharrnnError
-from charrnn.files import write_atomically
+from charrnn.files import NotWrittenError, write_atomically
 from charrnn.network.cells import CELLS
 from charrnn.network.config import weight_shapes
 from charrnn.runs.checkpoint import checksum, from_bytes, load, read_head, to_bytes
@@ -306,7 +306,7 @@ def test_a_failed_write_keeps_the_old_file_and_leaves_nothing_behind(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(NotWrittenError, match="No space"):
         write_atomically(path, b"new")
     assert path.read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["x"]

@@ -66,6 +66,7 @@ def test_light_commands_stay_light(trained: Path, args: tuple[str, ...], allowed
         ("charrnn tr", "train"),
         ("charrnn sample --chec", "--checkpoint"),
         ("charrnn sample --checkpoint sm", "small"),
+        ("charrnn sample --checkpoint st", "starter"),
         ("charrnn plot-loss sm", "small"),
         ("charrnn train --cell l", "lstm"),
         ("charrnn train sm", "file"),  # the shell's own completion of names goes on
@@ -409,7 +410,7 @@ def test_a_prime_file_may_be_in_the_encoding_of_the_training_text(charrnn: Comma
 @pytest.mark.skipif(sys.platform == "win32", reason="needs bash")
 def test_what_a_shell_gives_as_an_open_file_is_named_as_it_was_typed(tmp_path: Path, tales: str) -> None:
     (tmp_path / "a.txt").write_text(tales[:3000])
-    command = f"'{sys.executable}' -m charrnn train --name piped --units 512 --minutes 10 <(cat a.txt)"
+    command = f"'{sys.executable}' -m charrnn train --name piped {' '.join(SMALL)} --epochs 9999 <(cat a.txt)"
     with subprocess.Popen(
         ["bash", "-c", f"exec {command}"], cwd=tmp_path, stderr=subprocess.PIPE, text=True, env=environment()
     ) as process:

@@ -70,7 +70,7 @@ def test_keras_alone_computes_the_same_probabilities(tmp_path: Path, charrnn: Co
     [
         ("coupled", "x.keras", 2, "Keras has no coupled LSTM: export a run that was trained with --cell lstm or"),
         ("lstm", "x.h5", 2, "x.h5: Keras reads only files whose names end in .keras"),
-        ("lstm", "no/x.keras", 1, "no/x.keras: cannot be written: No such file or directory"),
+        ("lstm", "no/x.keras", 1, "no/x.vocabulary.json: cannot be written: No such file or directory"),
     ],
 )
 def test_what_cannot_be_exported_is_rejected(

@@ -15,12 +15,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import PROJECT, SMALL, Command, environment, same_files
+from conftest import SMALL, Command, environment, same_files
 from faults import Faults
 from test_checkpoint import make
 
+from charrnn.files import NotWrittenError
 from charrnn.runs import checkpoint
-from charrnn.runs.folder import NotWrittenError, Run
+from charrnn.runs.folder import Run
 from charrnn.runs.history import Report
 
 OLD = make()
@@ -37,6 +38,17 @@ def save_old(folder: Path) -> Run:
 
 def save_new(run: Run) -> None:
     run.save(NEW, REPORTS, NEW)
+
+
+SAVE_AGAIN = """
+import sys
+from pathlib import Path
+from charrnn.runs.checkpoint import load
+from charrnn.runs.folder import Run
+source, run = (Run(Path(folder)) for folder in sys.argv[1:])
+run.save(load(source.last), source.read_history(), load(source.best))
+"""
+"""What one run's folder holds, saved in another."""
 
 
 def content(run: Run) -> list[bytes]:
@@ -98,11 +110,11 @@ def test_whatever_operation_of_a_save_fails_the_old_or_the_new_checkpoint_is_the
 def test_wherever_a_save_dies_the_old_or_the_new_checkpoint_is_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, states: list[list[bytes]]
 ) -> None:
-    for first in range(1, len(operations_of_a_save(tmp_path / "all", monkeypatch)) + 1):
+    operations = operations_of_a_save(tmp_path / "all", monkeypatch)
+    for first in range(1, len(operations) + 1):
         run = save_old(tmp_path / str(first))
         child = subprocess.run(
-            [sys.executable, "-c", f"import test_faults as t; t.save_new(t.Run(t.Path({str(run.folder)!r})))"],
-            cwd=PROJECT / "tests",
+            [sys.executable, "-c", SAVE_AGAIN, tmp_path / "all", run.folder],
             env=environment() | Faults(run.folder, first, 1, None).for_child(),
             check=False,
         )

@@ -108,7 +108,7 @@ def test_a_run_that_nobody_gave_an_end_ends_when_the_validation_loss_no_longer_f
     tmp_path: Path, charrnn: Command
 ) -> None:
     """Letters at random: what is learned of them is wrong of the next ones."""
-    (tmp_path / "noise.txt").write_text("".join(random.Random(1).choices("abcdefgh", k=5000)))
+    (tmp_path / "noise.txt").write_text("".join(random.Random(1).choices("abcdefgh", k=1500)))
     result = charrnn("train", "noise.txt", "--units", "64", "--dropout", "0", "--learning-rate", "0.02")
     assert result.returncode == 0, result.stderr
     assert "chosen from the size of the text" in result.stderr

@@ -198,7 +198,7 @@ def test_a_run_goes_on_from_the_weights_that_it_took_over_whatever_became_of_the
 ) -> None:
     """Killed at step 0, it ends in the same bytes as a run that was not."""
     (tmp_path / "new.txt").write_text(tales[:8000] + FRENCH * 10)
-    options = ("--init-from", "small", *TRAINING, "--epochs", "40")
+    options = ("--init-from", "small", *TRAINING, "--epochs", "10")
     assert charrnn("train", "new.txt", *options, "--name", "whole").returncode == 0
     run, whole = Run(tmp_path / "checkpoints/new"), Run(tmp_path / "checkpoints/whole")
     process = subprocess.Popen(

@@ -40,8 +40,8 @@ def small(tmp_path_factory: pytest.TempPathFactory, tales: str) -> Path:
 
 @pytest.fixture(scope="module")
 def found(small: Path) -> dict[str, Tensors]:
-    """Runs of one device with the batch in one, two and three parts, and of Keras' own layers; and of two devices."""
-    for devices, *layers in (("1", "fast1", "fast2", "fast3", "stock"), ("2", "fast1", "stock")):
+    """Runs of one device with the batch in one, two and three parts, and of Keras' layers; runs of two devices."""
+    for devices, *layers in (("1", "fast1", "fast2", "fast3", "stock"), ("2", "fast1", "stock", "fast1-stopped")):
         subprocess.run(
             [sys.executable, "tests/replicas.py", small, devices, small.parent / devices, *layers],
             cwd=PROJECT,
@@ -73,6 +73,13 @@ def test_two_devices_train_as_one(found: dict[str, Tensors], layer: str) -> None
     assert one["state.layer1.h"].shape == two["state.layer1.h"].shape  # of all streams
 
 
+def test_two_devices_that_are_stopped_go_on_to_the_same_bytes(found: dict[str, Tensors]) -> None:
+    whole, stopped = found["2.fast1"], found["2.fast1-stopped"]
+    assert whole.keys() == stopped.keys()
+    for name, values in whole.items():
+        np.testing.assert_array_equal(stopped[name], values)
+
+
 def test_parts_of_a_batch_and_keras_layers_have_the_same_dropout(found: dict[str, Tensors]) -> None:
     for other in ("fast2", "fast3", "stock"):
         np.testing.assert_allclose(found[f"1.{other}"]["losses"], found["1.fast1"]["losses"], rtol=0, atol=1e-5)
@@ -98,8 +105,9 @@ def test_workers_train_as_one(
     assert 0 < difference(one, last.training) < 3 * spread(found)
 
 
+@pytest.mark.slow
 def test_a_killed_worker_ends_all_and_the_same_command_ends_in_the_same_bytes() -> None:
-    """The short version of the long test in docs/reliability.md."""
+    """A short version of the long test in docs/reliability.md."""
     result = subprocess.run(
         [sys.executable, "scripts/crash_test.py", "--kills", "1", "--workers", "2"],
         cwd=PROJECT,
@@ -143,21 +151,58 @@ def ends(workers: list[subprocess.Popen[str]]) -> list[tuple[int, str]]:
     return [(worker.returncode, message) for worker, message in zip(workers, messages, strict=True)]
 
 
-def test_ctrl_c_on_one_worker_stops_all_saved(tmp_path: Path, small: Path) -> None:
-    ports = free_ports(2)
-    workers = [start(tmp_path, ports, index, small, *SMALL, "--epochs", 5000) for index in range(2)]
-    run = Run(tmp_path / "checkpoints" / "small")
+def saved_step(run: Run) -> int:
+    """The update up to which a run is saved."""
+    return checkpoint.read_head(run.last).progress.step if run.last.exists() else 0
+
+
+def wait_until_saved(run: Run, after: int = 0) -> None:
+    """Wait until a run is saved at a later update."""
     deadline = time.monotonic() + 60
-    while not run.last.exists() and time.monotonic() < deadline:
+    while saved_step(run) <= after and time.monotonic() < deadline:
         time.sleep(0.05)
-    time.sleep(0.5)
+
+
+def test_a_killed_worker_ends_the_other_which_names_it(tmp_path: Path, small: Path) -> None:
+    ports = free_ports(2)
+    options = (small, *SMALL, "--epochs", 5000, "--save-every", 0.2)
+    workers = [start(tmp_path, ports, index, *options) for index in range(2)]
+    run = Run(tmp_path / "checkpoints" / "small")
+    wait_until_saved(run)
+    workers[1].kill()
+    (chief_code, chief), (code, _) = ends(workers)
+    assert (chief_code, code) == (3, -signal.SIGKILL), chief
+    last = chief.splitlines()[-1]
+    assert last.startswith(f"Error: worker 1 (127.0.0.1:{ports[1]}) no longer answers, so all workers end; step ")
+    assert f"step {saved_step(run):,} of" in last
+    assert "is saved; continue with: charrnn train" in last
+
+
+def test_ctrl_c_on_one_worker_stops_all_saved_and_three_continue(tmp_path: Path, small: Path) -> None:
+    """A batch of 8 streams, which three workers cannot divide evenly."""
+    ports = free_ports(2)
+    options = (*SMALL, "--epochs", "5000", "--save-every", "0.2")
+    workers = [start(tmp_path, ports, index, small, *options) for index in range(2)]
+    run = Run(tmp_path / "checkpoints" / "small")
+    wait_until_saved(run)
     os.kill(workers[1].pid, signal.SIGINT)
     (chief_code, chief), (code, other) = ends(workers)
     assert (chief_code, code) == (130, 130), chief + other
-    step = checkpoint.load(run.last).progress.step
+    step = saved_step(run)
     assert f"stopped at step {step:,} of" in chief.splitlines()[-1]
     assert step > 0
     assert other == ""
+
+    command = [sys.executable, "-m", "charrnn", "train", str(small), *options, "--workers", "3"]
+    process = subprocess.Popen(command, cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True)
+    wait_until_saved(run, step)
+    process.terminate()
+    _, message = process.communicate(timeout=60)
+    assert process.returncode == 143, message
+    assert f"stopped at step {saved_step(run):,} of" in message
+    assert saved_step(run) > step
+    assert "not byte-identical" in message
+    assert "--workers 3" in message.splitlines()[-1]
 
 
 @pytest.mark.parametrize("what", ["text", "dropout"])
@@ -175,29 +220,6 @@ def test_a_worker_that_differs_is_refused_by_name(tmp_path: Path, small: Path, t
         assert code == 1
         assert f"worker 1 (127.0.0.1:{ports[1]}) differs from worker 0 (127.0.0.1:{ports[0]}) in the {what}" in message
     assert not (tmp_path / "checkpoints" / "small").exists()
-
-
-def test_a_stop_of_the_command_stops_its_workers_and_one_worker_or_three_continue(tmp_path: Path, small: Path) -> None:
-    """A batch of 8 streams, which three workers cannot divide evenly."""
-    command = [sys.executable, "-m", "charrnn", "train", str(small), *SMALL, "--epochs", "400", "--workers"]
-    run = Run(tmp_path / "checkpoints" / "small")
-    steps = [0]
-    for workers, number in (("1", signal.SIGINT), ("3", signal.SIGTERM)):
-        process = subprocess.Popen(
-            [*command, workers], cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True
-        )
-        begun = len(run.read_history()) if run.history.exists() else 0
-        deadline = time.monotonic() + 60
-        while (len(run.read_history()) if run.history.exists() else 0) <= begun and time.monotonic() < deadline:
-            time.sleep(0.1)
-        process.send_signal(number)
-        _, message = process.communicate(timeout=60)
-        assert process.returncode == 128 + number, message
-        steps.append(checkpoint.load(run.last).progress.step)
-        assert steps[-1] > steps[-2]
-        assert f"stopped at step {steps[-1]:,} of" in message
-    assert "not byte-identical" in message
-    assert "--workers 3" in message.splitlines()[-1]
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ def export(run: str | None, out: str, folder: str) -> None:
     turns the ids of characters, (batch, time), into the probabilities of the next, (batch, time, vocabulary). Beside
     it, a .json file lists the characters.
     """
+    from charrnn.files import NotWrittenError
     from charrnn.network.cells import CELLS
     from charrnn.runs.checkpoint import load
     from charrnn.runs.folder import find_checkpoint
@@ -43,6 +44,6 @@ def export(run: str | None, out: str, folder: str) -> None:
         from charrnn.export.keras_model import write_keras_model
     try:
         vocabulary = write_keras_model(model, path)
-    except OSError as error:
-        raise CharrnnError(f"{path}: cannot be written: {error.strerror or error}") from None
+    except OSError as error:  # Keras writes to the temporary folder
+        raise NotWrittenError(path, error) from None
     write_text([f"{path}\n{vocabulary}\n"])

@@ -68,12 +68,18 @@ PATH = click.Path(allow_dash=True, readable=False)
 
 
 def complete_run(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
-    """For the shell: the names of runs, and the starter's, that start with the typed text."""
-    from charrnn.runs import starter
+    """For the shell: the names of runs that start with the typed text."""
     from charrnn.runs.folder import all_runs
 
-    names = [*(run.name for run in all_runs(ctx.params.get("folder") or "checkpoints")), starter.NAME]
-    return [name for name in names if name.startswith(incomplete)]
+    runs = all_runs(ctx.params.get("folder") or "checkpoints")
+    return [run.name for run in runs if run.name.startswith(incomplete)]
+
+
+def complete_model(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """For the shell: the same, and the starter's name."""
+    from charrnn.runs.starter import NAME
+
+    return [*complete_run(ctx, param, incomplete), *([NAME] if NAME.startswith(incomplete) else [])]
 
 
 experiment_option = partial(click.option, cls=ExperimentOption)
@@ -83,7 +89,7 @@ debug_option = click.option(
 checkpoint_option = click.option(
     "--checkpoint",
     metavar="WHERE",
-    shell_complete=complete_run,
+    shell_complete=complete_model,
     help="A run's name or folder, a checkpoint file, or starter for the model that comes with charrnn.  "
     "[default: the most recently trained run; if there is none, the starter]",
 )

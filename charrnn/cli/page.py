@@ -6,14 +6,13 @@ from pathlib import Path
 
 import click
 
-from charrnn import CharrnnError
-from charrnn.cli.options import PATH, Command, complete_run, debug_option, folder_option
+from charrnn.cli.options import PATH, Command, complete_model, debug_option, folder_option
 from charrnn.messages import say
 from charrnn.stdout import write_text
 
 
 @click.command(cls=Command)
-@click.argument("run", required=False, metavar="[RUN]", shell_complete=complete_run)
+@click.argument("run", required=False, metavar="[RUN]", shell_complete=complete_model)
 @click.option("--out", type=PATH, required=True, metavar="PATH", help="The .html file to write.")
 @click.option(
     "--text",
@@ -41,8 +40,5 @@ def page(run: str | None, out: str, text: str | None, folder: str) -> None:
     reports = history.read_history() if history.history.exists() else []
     ids = None if text is None else read_ids(text, model)
     data = make_page(model, checkpoint_name(path), reports, ids)
-    try:
-        write_atomically(Path(out), data)
-    except OSError as error:
-        raise CharrnnError(f"{out}: cannot be written: {error.strerror or error}") from None
+    write_atomically(Path(out), data)
     write_text([f"{out}\n"])

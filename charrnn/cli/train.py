@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from charrnn.cli.options import PATH, Command, complete_run, debug_option, experiment_option, folder_option, number
+from charrnn.cli.options import PATH, Command, complete_model, debug_option, experiment_option, folder_option, number
 from charrnn.messages import ignore_note, say, waiting_for
 from charrnn.ranges import Range
 from charrnn.runs.records import CHOICES, RANGES
@@ -30,17 +30,17 @@ from charrnn.runs.records import CHOICES, RANGES
 @click.option(
     "--minutes",
     type=number(RANGES["minutes"]),
-    help="Longest training time in minutes.  [default, without --epochs: chosen from the size of the text (10 for a "
-    "megabyte); ends early if the validation loss stops falling]",
+    help="Longest training time in minutes.  [default: depends on the size of the text, 10 for a megabyte; training "
+    "then ends early if the validation loss stops falling]",
 )
 @click.option("--fresh", is_flag=True, help="Start over; the old run is kept under another name.")
 @click.option(
     "--init-from",
     metavar="WHERE",
-    shell_complete=complete_run,
-    help="Start with the network and weights of another run (its name or folder), of a checkpoint file or of the model "
-    "that comes with charrnn (starter), or start from nothing (none).  [default: starter, unless the text has "
-    "another alphabet, an option below asks for another network, or the run is on a GPU]",
+    shell_complete=complete_model,
+    help="Model to start from: a run's name or folder, a checkpoint file, starter (the model that comes with charrnn) "
+    "or none.  [default: starter, unless the text has another alphabet, an option below asks for another network, or "
+    "the run is on a GPU]",
 )
 @experiment_option(
     "--units",
@@ -83,9 +83,8 @@ from charrnn.runs.records import CHOICES, RANGES
 @experiment_option(
     "--learning-rate",
     type=number(RANGES["learning_rate"]),
-    help="Adam's learning rate after warm-up; it then follows a cosine decay.  "
-    "[default: 0.1 / sqrt(units), at most 0.01; a fifth less for more than one layer; lower "
-    "for a text that the model it starts from can already read]",
+    help="Adam's highest learning rate, between warm-up and cosine decay.  [default: depends on the network; lower if "
+    "the model to start from can already read the text]",
 )
 @click.option("--seed", type=number(RANGES["seed"], int), help="Seed for all random numbers.  [default: 1]")
 @click.option(
@@ -103,8 +102,8 @@ from charrnn.runs.records import CHOICES, RANGES
 @experiment_option(
     "--precision",
     type=click.Choice(CHOICES["precision"]),
-    help="Precision of the factors in LSTM matrix products on a CPU, where sums are float32; on a GPU, bfloat16 is "
-    "Keras' mixed precision.  [default: auto, the faster on a CPU, float32 on a GPU]",
+    help="Precision of the factors in matrix products; auto is the faster one on a CPU and float32 on a GPU.  "
+    "[default: auto]",
 )
 @click.option(
     "--workers",

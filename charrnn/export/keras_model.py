@@ -26,7 +26,8 @@ def write_keras_model(model: Checkpoint, path: Path) -> Path:
         The file beside it that holds the vocabulary.
 
     Raises:
-        OSError: a file cannot be written; neither of them is left half written.
+        NotWrittenError: a file cannot be written; neither of them is left half written.
+        OSError: the temporary folder cannot be written to.
     """
     tf.config.set_visible_devices([], "GPU")
     vocabulary = path.with_suffix(".vocabulary.json")

@@ -133,7 +133,7 @@ def most_passes_for(characters: int) -> float:
     Args:
         characters: number in the training part.
     """
-    return max(2.0, 4 * math.sqrt(characters / 1e6))
+    return max(2.0, 3 * math.sqrt(characters / 1e6))
 
 
 def usual_minutes(characters: int, given: Mapping[str, Any], speed: float) -> float:

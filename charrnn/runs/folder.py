@@ -18,21 +18,6 @@ from charrnn.runs.records import Checkpoint
 
 DEFAULT_FOLDER = "checkpoints"
 FOLDER_VARIABLE = "CHARRNN_CHECKPOINTS_DIR"
-_NO_ROOM = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", None)}  # Windows has no EDQUOT
-
-
-class NotWrittenError(CharrnnError):
-    """A file of a run could not be written; the previous file is still there.
-
-    Attributes:
-        remedy: what the user can do, in the imperative.
-    """
-
-    def __init__(self, path: Path, error: OSError) -> None:
-        super().__init__(f"{path}: cannot be written: {error.strerror or error}")
-        self.remedy = "choose another folder with --checkpoints-dir"
-        if error.errno in _NO_ROOM:
-            self.remedy = f"free some space there, or {self.remedy}"
 
 
 @dataclass(frozen=True)
@@ -203,18 +188,12 @@ class Run:
             try:
                 self.folder.mkdir(parents=True, exist_ok=True)
             except OSError as error:
-                raise NotWrittenError(self.folder, error) from None
-        is_synced = best is None or self._write(self.best, *checkpoint.to_pieces(best))
-        is_synced &= self._write(self.history, history.to_bytes(reports))
+                raise files.NotWrittenError(self.folder, error) from None
+        is_synced = best is None or files.write_atomically(self.best, *checkpoint.to_pieces(best))
+        is_synced &= files.write_atomically(self.history, history.to_bytes(reports))
         if last is not None:
-            is_synced &= self._write(self.last, *checkpoint.to_pieces(last))
+            is_synced &= files.write_atomically(self.last, *checkpoint.to_pieces(last))
         return is_synced
-
-    def _write(self, path: Path, *pieces: checkpoint.Buffer) -> bool:
-        try:
-            return files.write_atomically(path, *pieces)
-        except OSError as error:
-            raise NotWrittenError(path, error) from None
 
     def read_history(self) -> list[Report]:
         """The rows of history.csv.

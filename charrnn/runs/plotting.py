@@ -169,7 +169,4 @@ def save_loss(histories: Mapping[str, Sequence[Report]], path: Path) -> None:
         suffix = path.suffix.lower()
         undated = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
         figure.savefig(picture, dpi=150, format=suffix[1:], metadata=undated.get(suffix))
-    try:
-        write_atomically(path, picture.getvalue())
-    except OSError as error:
-        raise CharrnnError(f"{path}: cannot be written: {error.strerror or error}") from None
+    write_atomically(path, picture.getvalue())

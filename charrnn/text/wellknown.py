@@ -188,9 +188,9 @@ def put_on_disk(name: str, note: Callable[[str], None]) -> Path:
             return path
         with waiting_for(f"getting {path}"):
             data = source.read()
-        write_atomically(path, data)
     except OSError as error:
-        raise CharrnnError(f"{path}: cannot be read or written: {error.strerror or error}") from None
+        raise CharrnnError(f"{path}: cannot be read: {error.strerror or error}") from None
+    write_atomically(path, data)
     return path
 
 

@@ -18,6 +18,7 @@ from typing import NoReturn
 import numpy as np
 
 from charrnn import CharrnnError, __version__
+from charrnn.files import NotWrittenError
 from charrnn.messages import plural
 from charrnn.network.cells import CELLS, Array
 from charrnn.network.config import count_weights
@@ -31,7 +32,6 @@ from charrnn.planning.schedule import (
     validation_interval,
 )
 from charrnn.runs import checkpoint
-from charrnn.runs.folder import NotWrittenError
 from charrnn.runs.history import Report
 from charrnn.runs.records import Checkpoint, CorpusIdentity, Progress
 from charrnn.sampling.choice import Choice
@@ -249,7 +249,10 @@ class _Training:
         try:
             self.save()
         except NotWrittenError as error:
-            raise CharrnnError(f"{error}; the training did not start: {error.remedy}") from None
+            remedy = (
+                f"{'free some space there, or ' if error.is_full else ''}choose another folder with --checkpoints-dir"
+            )
+            raise CharrnnError(f"{error}; the training did not start: {remedy}") from None
 
     def _most_steps(self) -> int:
         """The number of updates after which more minutes would do harm."""
