@@ -14,11 +14,12 @@ from charrnn.messages import ignore_note
 from charrnn.network.network import Network
 from charrnn.network.scoring import Scorer
 from charrnn.runs import checkpoint
-from charrnn.runs.folder import DEFAULT_FOLDER, FOLDER_VARIABLE, find_checkpoint
+from charrnn.runs.folder import find_checkpoint
 from charrnn.runs.records import Checkpoint
 from charrnn.sampling.choice import DEFAULT_TEMPERATURE, Choice
 from charrnn.sampling.samples import DEFAULT_LENGTH, LENGTH, SEED, Request, write_samples
 from charrnn.sampling.streams import beginning
+from charrnn.surroundings import usual_folder
 from charrnn.text.typed import UNKNOWN, encode_known, encode_prime, encode_stop, normalised
 from charrnn.text.vocabulary import Decoder, Ids
 
@@ -65,7 +66,7 @@ class LanguageModel:
     def load(cls, where: str | os.PathLike[str] | None = None) -> LanguageModel:
         """See `charrnn.load`."""
         name = None if where is None else os.fspath(where)
-        return cls(checkpoint.load(find_checkpoint(name, os.environ.get(FOLDER_VARIABLE) or DEFAULT_FOLDER)))
+        return cls(checkpoint.load(find_checkpoint(name, usual_folder())))
 
     def generate(
         self,
@@ -83,7 +84,7 @@ class LanguageModel:
         """Continue a text, as `charrnn sample` does with the same options.
 
         Args:
-            prime: the text to continue; "" begins a new text or, if the model was trained on one text, a new line.
+            prime: the text to continue; "" begins a new text or, if the model was trained on one text, a new paragraph.
             length: the maximum number of characters (bytes for a `bytes` model). A model of several texts may end
                 a text earlier.
             temperature: below 1 makes safer choices, above 1 wilder ones; 0 always takes the likeliest character.
@@ -124,12 +125,12 @@ class LanguageModel:
         """Compute how probable each character of a text is under the model.
 
         The model reads the prime from the zero state and then scores every character of the text, including the first.
-        Together, the scores give the probability that `generate(prime)` writes this text at temperature 1.
+        Together, the scores give the probability of this text after the prime, among all texts of the vocabulary.
 
         Args:
             text: the text to score. Characters outside an `ascii` vocabulary are scored as its unknown symbol.
             prime: the text before it; "" stands for the end of another text or, if the model was trained on one text,
-                for a newline.
+                for a blank line.
             end: whether to score the end of the text too, as one more value in `Score.nats`.
 
         Raises:
@@ -156,7 +157,7 @@ class LanguageModel:
         if end and self.vocabulary.boundary is None:
             raise CharrnnError("end is True, but the model was trained on one text and knows no end", exit_code=2)
         scorer = Scorer(self.network)
-        scorer.score(beginning(self.vocabulary, self._encode(prime)))
+        scorer.score(beginning(self.vocabulary, self._encode("prime", prime)))
         return self._scores(scorer, pieces, end)
 
     def _scores(self, scorer: Scorer, pieces: Iterable[str], end: bool) -> Iterator[Score]:
@@ -169,7 +170,7 @@ class LanguageModel:
             yield self._score(scorer, last, end)
 
     def _score(self, scorer: Scorer, text: str, end: bool) -> Score:
-        ids = self._encode(text)
+        ids = self._encode("text", text)
         nats = np.empty(len(ids) + end)
         decoder, read = Decoder(self.vocabulary), []
         for start in range(0, len(ids), _CHUNK):
@@ -180,8 +181,8 @@ class LanguageModel:
             nats[-1:] = scorer.score(np.array([self.vocabulary.boundary]))
         return Score("".join([*read, decoder.decode((), final=True)]), np.negative(nats, out=nats))
 
-    def _encode(self, text: str) -> Ids:
+    def _encode(self, name: str, text: str) -> Ids:
         vocabulary = self.vocabulary.unrestricted
         if vocabulary.unknown is None:
-            return encode_known("text", text, vocabulary, ignore_note)
-        return vocabulary.encode(normalised("text", text, vocabulary, ignore_note))
+            return encode_known(name, text, vocabulary, ignore_note)
+        return vocabulary.encode(normalised(name, text, vocabulary, ignore_note))

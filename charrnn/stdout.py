@@ -52,6 +52,12 @@ def write_text(pieces: Iterable[str], marks: Iterable[bool] = repeat(False), is_
     return True
 
 
+def write_paths(*paths: object) -> None:
+    """Print the paths of written files, a line each; the files are there even if stdout is closed."""
+    if sys.stdout is not None:
+        write_text(f"{path}\n" for path in paths)
+
+
 def errors_for_stdout() -> str:
     """How `write_text` needs invalid UTF-8 decoded: to U+FFFD for a terminal, else so that the same bytes come out."""
     return "replace" if sys.stdout is not None and sys.stdout.isatty() else "surrogateescape"

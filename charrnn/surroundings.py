@@ -1,4 +1,4 @@
-"""Keeps the user's configuration of libraries from breaking or changing how charrnn uses them.
+"""The user's environment: the folder of runs, and settings of libraries that must not change what charrnn does.
 
 docs/reliability.md lists the variables and files, whether charrnn honours them, and the test for each.
 """
@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import logging
 import os
+
+DEFAULT_FOLDER = "checkpoints"
+FOLDER_VARIABLE = "CHARRNN_CHECKPOINTS_DIR"
 
 _THREADS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 _OF_NUMPY = ("NPY_", "NUMPY_", "OPENBLAS_VERBOSE")
@@ -48,6 +51,11 @@ def prepare_for_training_and_pictures() -> None:
         os.environ.pop("TF_ENABLE_ONEDNN_OPTS", None)
     os.environ.update(_SET)
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # for example, that it has no folder for its cache
+
+
+def usual_folder() -> str:
+    """The folder of runs, if the user names none."""
+    return os.environ.get(FOLDER_VARIABLE) or DEFAULT_FOLDER
 
 
 def is_number(value: str) -> bool:

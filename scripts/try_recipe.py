@@ -8,7 +8,9 @@ A recipe is NAME=VALUE, each with a default:
     any setting of a run                        units, layers, embedding, dropout, batch_size, seq_length,
                                                 learning_rate, seed, precision: as charrnn train has them
     weight_decay average_decay beta_2 clip      of AdamW, of the averaged weights, of the gradient's norm
-    schedule last                               cosine or linear; the last rate's share of the highest, 0.05
+    schedule last                               cosine, linear, or cooldown: constant up to the last fifth, then in a
+                                                straight line; the last rate's share of the highest, 0.05
+    grow                                        number of streams in the second half of the updates, if another
     masks                                       of dropout: step (one a character), sequence (one a window)
     weight_drop                                 share of the recurrent kernels dropped, one mask an update
     row_drop                                    share of the characters whose embedding is dropped, likewise
@@ -43,19 +45,18 @@ import click
 import numpy as np
 
 from charrnn.network.cells import CELLS
-from charrnn.planning.defaults import DEFAULT_CELL
 from charrnn.planning.schedule import WARM_UP_STEPS
 
 DEFAULTS: dict[str, Any] = {
     "updates": 3000, "weight_decay": 0.05, "average_decay": 0.998, "beta_2": 0.999, "clip": 1.0, "schedule": "cosine",
-    "last": 0.05, "masks": "step", "weight_drop": 0.0, "row_drop": 0.0, "residual": 0, "layer_norm": 0, "pairs": 0,
-    "triples": 0, "muon": 0, "start": "", "pull": 0.0,
+    "last": 0.05, "grow": 0, "masks": "step", "weight_drop": 0.0, "row_drop": 0.0, "residual": 0, "layer_norm": 0,
+    "pairs": 0, "triples": 0, "muon": 0, "start": "", "pull": 0.0,
 }  # fmt: skip
 WINDOW = 256  # characters, of nanoGPT's protocol
 _ROWS = ("pairs", "triples")
 SETTINGS: dict[str, Any] = {
     "units": 256, "layers": 1, "embedding": 64, "dropout": 0.2, "batch_size": 32, "seq_length": 64,
-    "learning_rate": 0.005, "seed": 1, "precision": "bfloat16", "cell": DEFAULT_CELL,
+    "learning_rate": 0.005, "seed": 1, "precision": "bfloat16", "cell": "coupled",
 }  # fmt: skip
 
 
@@ -75,13 +76,14 @@ def parse(arguments: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def learning_rate_at(step: int, highest: float, recipe: dict[str, Any]) -> float:
-    """As schedule.learning_rate_at, with another last rate or in a straight line."""
+    """As schedule.learning_rate_at, with another last rate, in a straight line or only at the end."""
     updates, last = recipe["updates"], recipe["last"]
     warm_up = min(WARM_UP_STEPS, updates // 10)
     if step < warm_up:
         return highest * (step + 1) / warm_up
     done = (step - warm_up) / (updates - warm_up)
-    fall = (1 + math.cos(math.pi * done)) / 2 if recipe["schedule"] == "cosine" else 1 - done
+    falls = {"cosine": (1 + math.cos(math.pi * done)) / 2, "linear": 1 - done, "cooldown": min(1.0, (1 - done) / 0.2)}
+    fall = falls[recipe["schedule"]]
     return highest * (last + (1 - last) * fall)
 
 
@@ -100,7 +102,7 @@ def main(text: str, recipe: tuple[str, ...], core: int) -> None:
     tf.config.threading.set_intra_op_parallelism_threads(1)
     from charrnn.planning.defaults import default_settings
     from charrnn.planning.warm_start import load_source
-    from charrnn.runs.folder import DEFAULT_FOLDER
+    from charrnn.surroundings import usual_folder
     from charrnn.text.corpus import read_corpus
     from charrnn.text.reading import open_files
     from charrnn.text.windows import validation_streams
@@ -214,26 +216,43 @@ def main(text: str, recipe: tuple[str, ...], core: int) -> None:
     training.AVERAGE_DECAY = tried["average_decay"]
     corpus, source = read_corpus(open_files([text])), None
     if tried["start"]:
-        source = load_source(tried["start"], DEFAULT_FOLDER)
+        source = load_source(tried["start"], usual_folder())
         corpus = corpus.extended(source.model.vocabulary)
         for name in ("cell", "layers", "units", "embedding"):
             given[name] = getattr(source.model.settings, name)
-    settings = default_settings(
-        corpus.training_characters, {**given, "epochs": 1, "vocabulary": corpus.vocabulary.kind}
-    )
-    trainer = training.Trainer(settings, corpus, Layout(True, given["precision"], 1), source)
+
+    def trainer_of(streams: int) -> Any:
+        run = {**given, "batch_size": streams, "epochs": 1, "vocabulary": corpus.vocabulary.kind}
+        settings = default_settings(corpus.training_characters, run)
+        made = training.Trainer(settings, corpus, Layout(True, given["precision"], 1), source)
+        made.optimizer.beta_2 = tried["beta_2"]
+        made.validation = validation_streams(corpus.ids, corpus.validation_start, settings.seq_length, limit=part)
+        return made
+
+    part = len(corpus.ids) - corpus.validation_start
+    trainer = trainer_of(given["batch_size"])
+    settings = trainer.settings
     Optimizer.starts = [tf.constant(weight.numpy()) for weight in trainer.model.trainable_variables]
     first = trainer.model.to_numpy()
-    trainer.optimizer.beta_2 = tried["beta_2"]
-    part = len(corpus.ids) - corpus.validation_start
-    trainer.validation = validation_streams(corpus.ids, corpus.validation_start, settings.seq_length, limit=part)
     click.echo(f"{Path(text).name} {' '.join(recipe)}")
-    batches, losses, began = trainer.batches(0), [], time.monotonic()
+    batches, losses, began, place = trainer.batches(0), [], time.monotonic(), 0
     for step in range(tried["updates"]):
-        losses.append(trainer.update(step, learning_rate_at(step, settings.learning_rate, tried), next(batches)))
+        if tried["grow"] and step == tried["updates"] // 2:
+            grown = trainer_of(tried["grow"])
+            grown.optimizer.iterations.assign(step)
+            for old, new in (
+                (trainer.average.named_weights, grown.average.named_weights),
+                (trainer._variables(), grown._variables()),
+            ):
+                for name, variable in new.items():
+                    variable.assign(old[name])
+            place = place * trainer.characters_per_step // grown.characters_per_step
+            trainer, batches = grown, grown.batches(place)
+        losses.append(trainer.update(place, learning_rate_at(step, settings.learning_rate, tried), next(batches)))
+        place += 1
         if 10 * (step + 1) // tried["updates"] > 10 * step // tried["updates"]:
             click.echo(
-                f"update {step + 1:,}  epoch {(step + 1) / trainer.steps_per_epoch:.2f}  "
+                f"update {step + 1:,}  epoch {place / trainer.steps_per_epoch:.2f}  "
                 f"train {sum(losses) / len(losses):.4f}  val {trainer.validate():.4f}  "
                 f"{(time.monotonic() - began) / 60:.1f} min"
             )

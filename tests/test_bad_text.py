@@ -46,8 +46,18 @@ READ: list[tuple[str, bytes, dict[str, str], str]] = [
     ("right-to-left text", RIGHT_TO_LEFT.encode(), {}, RIGHT_TO_LEFT),
 ]
 REFUSED: list[tuple[str, bytes, dict[str, str], str]] = [
-    ("UTF-16 with its mark", "a text".encode("utf-16"), {}, "UTF-16 byte-order mark; read it with --encoding utf-16"),
-    ("UTF-32 with its mark", "a text".encode("utf-32"), {}, "UTF-32 byte-order mark; read it with --encoding utf-32"),
+    (
+        "UTF-16 with its mark",
+        "a text".encode("utf-16"),
+        {},
+        "UTF-16 byte-order mark; convert it to UTF-8",
+    ),
+    (
+        "UTF-32 with its mark",
+        "a text".encode("utf-32"),
+        {},
+        "UTF-32 byte-order mark; convert it to UTF-8",
+    ),
     ("UTF-16 without a mark", "a text".encode("utf-16-le"), {}, "NUL at character 2"),
     ("half a surrogate pair, in UTF-8", b"a\xed\xa0\x80", {}, "byte 0xed at offset 1"),
     (

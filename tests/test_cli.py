@@ -152,7 +152,7 @@ def bad_input(tmp_path: Path) -> Path:
 WRONG_CALLS = [
     # arguments, exit code, what the message says
     (["train", "absent.txt"], 2, "absent.txt: no such file"),
-    (["train", "folder"], 2, "folder: is a folder; name the text files in it, or say which with --glob"),
+    (["train", "folder"], 2, "folder: is a folder; name its text files, or select them with charrnn train --glob"),
     (["train", "empty.txt"], 1, "empty.txt: empty"),
     (["train", "/dev/zero"], 1, "/dev/zero: is a device"),
     (["train", "one.txt"], 1, "needs at least 72 characters"),
@@ -321,11 +321,13 @@ def test_an_unknown_character_of_the_prime_is_refused_unless_told(trained: Path,
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
-def test_a_full_disk_is_said_in_one_line(trained: Path) -> None:
-    command = f"'{sys.executable}' -m charrnn sample --seed 1 > /dev/full"
+@pytest.mark.parametrize("option", ["", "--interactive"])
+def test_a_full_disk_is_said_in_one_line(trained: Path, option: str) -> None:
+    command = f"'{sys.executable}' -m charrnn sample --seed 1 {option} > /dev/full"
     result = subprocess.run(
-        command, shell=True, cwd=trained, capture_output=True, text=True, env=environment(), check=False
-    )
+        command, shell=True, cwd=trained, capture_output=True, text=True, env=environment(), check=False,
+        input="The\nA\n",
+    )  # fmt: skip
     assert result.returncode == 1
     assert result.stderr == "Error: stdout: cannot be written to: No space left on device\n"
 
@@ -370,7 +372,12 @@ def test_a_run_that_cannot_be_read_is_left_out_and_said(trained: Path, tmp_path:
 
     result = sample()
     assert (result.returncode, len(result.stdout)) == (0, 20), result.stderr
-    assert result.stderr == "checkpoints/locked: cannot be read: Permission denied; skipped\n"
+    skipped = "checkpoints/locked: cannot be read: Permission denied; skipped\n"
+    assert result.stderr == skipped
+    shutil.rmtree(runs / "readable")
+    result = sample()
+    assert (result.returncode, len(result.stdout)) == (0, 20), result.stderr
+    assert result.stderr.startswith(f"{skipped}no runs in ")
     result = sample("--checkpoint", "locked")
     assert (result.returncode, result.stdout) == (1, "")
     assert result.stderr == "Error: checkpoints/locked: cannot be read: Permission denied\n"
@@ -401,6 +408,8 @@ def test_a_prime_file_may_be_in_the_encoding_of_the_training_text(charrnn: Comma
     assert result.returncode == 0, result.stderr
     result = charrnn("sample", "--prime-file", "prime.txt", "--length", "5", "--seed", "1")
     assert result.stdout.startswith("Émile rêve")
+    go_on = "charrnn train --init-from fr --name fr-1 --encoding=iso8859-1 fr.txt"
+    assert f"start a new run from its weights: {go_on};" in charrnn("train", "fr.txt").stderr
     assert result.stderr == "prime.txt: not UTF-8, read as iso8859-1 like the training text\n"
     (tmp_path / "prime.txt").write_text("Émile rêve", encoding="utf-8")
     result = charrnn("sample", "--prime-file", "prime.txt", "--length", "5", "--seed", "1")

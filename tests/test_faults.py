@@ -133,7 +133,7 @@ def test_training_goes_on_after_failed_saves_and_ends_the_same(trained: Path, ru
     assert result.returncode == 0, result.stderr
     warnings = [line for line in result.stderr.splitlines() if "cannot be written" in line]
     assert warnings
-    assert all("No space left on device; training goes on and will try again; kept so far: " in w for w in warnings)
+    assert all("No space left on device; training continues and will retry; kept so far: " in w for w in warnings)
     assert same_files(run, Run(trained / "checkpoints/small"))
     assert len(os.listdir(run.folder)) == 3
 
@@ -196,10 +196,10 @@ def test_a_full_disk_and_a_read_only_one_are_outlasted(
         ) as process,
     ):
         until(run.last.exists)
-        until(lambda: "No space left on device; training goes on" in log.read_text(), fill)
+        until(lambda: "No space left on device; training continues" in log.read_text(), fill)
         (small_disk / "other").unlink()
         until(lambda: remount("ro"))  # not while a file is being written
-        until(lambda: "Read-only file system; training goes on" in log.read_text())
+        until(lambda: "Read-only file system; training continues" in log.read_text())
         until(lambda: remount("rw"))
     assert process.returncode == 0, log.read_text()
     assert same_files(run, Run(trained / "checkpoints/small"))

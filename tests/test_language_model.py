@@ -163,6 +163,13 @@ def test_only_charrnns_own_error_leaves_the_api_for_bad_input(model: LanguageMod
         call(model)
 
 
+def test_an_unknown_character_is_found_where_it_is() -> None:
+    model = LanguageModel(chain_model(Vocabulary("text", "abc"), "abc"))
+    for arguments, where in ((("\u00e9",), "text"), (("a", "\u00e9"), "prime")):
+        with pytest.raises(CharrnnError, match=f"does not know '\u00e9' in the {where}"):
+            model.score(*arguments)
+
+
 def test_a_half_character_is_scored_as_unknown_by_a_model_of_ascii(model: LanguageModel) -> None:
     assert model.score("a\ud800").text == "a\ufffd"
 

@@ -6,13 +6,15 @@ import dataclasses
 import json
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from conftest import PROJECT, Command, chain_model
+from conftest import PROJECT, Command, chain_model, environment
 
 from charrnn.network.config import weight_shapes
 from charrnn.network.network import Network
@@ -20,6 +22,7 @@ from charrnn.page.features import FEATURES
 from charrnn.page.neurons import best_cell, find_neurons, untrained_weights
 from charrnn.page.page import half_width
 from charrnn.runs import checkpoint
+from charrnn.runs.folder import Run
 from charrnn.runs.records import Checkpoint
 from charrnn.text.vocabulary import Vocabulary
 
@@ -178,6 +181,13 @@ def test_a_seed_gives_the_same_text_and_the_controls_do_what_they_say(
     page.wait_until_written()
     assert 0 < len(page.written()) < 10
     assert "The quick ".startswith(page.written())
+
+    # No length is written that is none.
+    text = page.written()
+    page.tab.fill("#length", "-5")
+    page.tab.click("#more")
+    page.wait_until_written()
+    assert page.written() == text
 
     # Writing can be stopped, and the page answers meanwhile.
     page.tab.fill("#length", "100000")
@@ -409,6 +419,20 @@ def test_what_is_wrong_is_one_line_and_nothing_is_overwritten(tmp_path: Path, ch
         assert message in result.stderr
         assert result.stderr.splitlines()[-1].startswith("Error: ")
         assert (tmp_path / "out.html").read_text() == "old"
+
+
+def test_a_damaged_history_and_a_closed_stdout_are_no_obstacle(tmp_path: Path) -> None:
+    run = Run(tmp_path / "checkpoints/x")
+    run.folder.mkdir(parents=True)
+    run.best.write_bytes(checkpoint.to_bytes(model_of("lstm", 1, Vocabulary.ascii())))
+    run.history.write_text("nonsense")
+    result = subprocess.run(
+        f"'{sys.executable}' -m charrnn page x --out x.html >&-",
+        shell=True, cwd=tmp_path, stderr=subprocess.PIPE, text=True, env=environment(), check=False,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert result.stderr.endswith("; the page has no loss curve\n")
+    assert (tmp_path / "x.html").exists()
 
 
 def test_the_page_is_small_and_its_data_is_what_the_checkpoint_has(tmp_path: Path, charrnn: Command) -> None:

@@ -11,7 +11,6 @@ import pytest
 from charrnn import CharrnnError
 from charrnn.planning import machine
 from charrnn.planning.defaults import (
-    cell_for,
     default_settings,
     final_characters_for,
     learning_rate_for,
@@ -89,10 +88,6 @@ def test_a_run_from_a_model_learns_slowly_and_not_for_long() -> None:
 def test_the_more_time_the_larger_the_network(characters: int, minutes: float, network: tuple[int, int]) -> None:
     settings = default_settings(characters, {**GIVEN, "minutes": minutes})
     assert (settings.cell, settings.layers, settings.units) == ("coupled", *network)
-
-
-def test_a_gpu_gets_the_cell_that_cudnn_has() -> None:
-    assert (cell_for("gpu"), cell_for("bfloat16"), cell_for("other")) == ("lstm", "coupled", "coupled")
 
 
 @pytest.mark.parametrize(

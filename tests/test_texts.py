@@ -121,10 +121,11 @@ def test_the_validation_part_begins_at_a_boundary_if_one_is_near(lengths: list[i
 
 
 def test_a_separator_that_does_not_occur_is_told(charrnn: Command, tmp_path: Path) -> None:
-    (tmp_path / "a.txt").write_text("one\ntwo\n" * 500)
-    result = charrnn("train", "a.txt", "--split-at", "%%")
-    assert result.returncode == 2
-    assert result.stderr.endswith("Error: a.txt: does not contain the --split-at text, so it is one text\n")
+    for end in ("", "%%\n"):
+        (tmp_path / "a.txt").write_text("one\ntwo\n" * 500 + end)
+        result = charrnn("train", "a.txt", "--split-at", "%%")
+        assert result.returncode == 2
+        assert result.stderr.endswith("Error: a.txt: the --split-at text separates nothing, so it is one text\n")
     assert "Error: --split-at has 0 characters, not 1 to 1,000" in charrnn("train", "a.txt", "--split-at", "").stderr
 
 
@@ -223,8 +224,7 @@ def test_a_folder_is_read_by_a_pattern(charrnn: Command, tmp_path: Path) -> None
     assert shown(plan(tmp_path, "letters", glob="**/*.txt").corpus).count("|") == 3
     assert job.commands.resume == f"charrnn train --checkpoints-dir {tmp_path / 'runs'} --glob '*.txt' letters"
     for args, says in {
-        ("letters",): "letters: is a folder; name the text files in it, or say which with --glob, for example --glob "
-        "'*.txt'",
+        ("letters",): "letters: is a folder; name its text files, or select them with charrnn train --glob '*.txt'",
         ("letters", "--glob", "*.doc"): "letters: contains no file that matches --glob '*.doc'",
         ("letters/a.txt", "--glob", "*"): "--glob selects files in a folder: name a folder, or leave out --glob",
     }.items():

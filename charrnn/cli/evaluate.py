@@ -68,7 +68,8 @@ def evaluate(
     cores = usable_cores()
     if validation:
         whole = evaluation.evaluate_validation(model, files, windows, cores, Path(folder) / FOLDER)
-        scorings = [(whole, model.progress.final_characters)]
+        scored = model.progress.final_characters if windows is None else model.corpus.validation_characters
+        scorings = [(whole, scored)]
     else:
         scorings = [(evaluation.evaluate_file(model, file, windows, cores), _size(file)) for file in files]
     painter = Painter(model.vocabulary, colours_of(sys.stdout is not None and sys.stdout.isatty()))

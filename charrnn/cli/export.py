@@ -9,7 +9,7 @@ import click
 from charrnn import CharrnnError
 from charrnn.cli.options import PATH, Command, complete_run, debug_option, folder_option
 from charrnn.messages import say, waiting_for
-from charrnn.stdout import write_text
+from charrnn.stdout import write_paths
 
 
 @click.command(cls=Command)
@@ -24,7 +24,6 @@ def export(run: str | None, out: str, folder: str) -> None:
     turns the ids of characters, (batch, time), into the probabilities of the next, (batch, time, vocabulary). Beside
     it, a .json file lists the characters.
     """
-    from charrnn.files import NotWrittenError
     from charrnn.network.cells import CELLS
     from charrnn.runs.checkpoint import load
     from charrnn.runs.folder import find_checkpoint
@@ -44,6 +43,6 @@ def export(run: str | None, out: str, folder: str) -> None:
         from charrnn.export.keras_model import write_keras_model
     try:
         vocabulary = write_keras_model(model, path)
-    except OSError as error:  # Keras writes to the temporary folder
-        raise NotWrittenError(path, error) from None
-    write_text([f"{path}\n{vocabulary}\n"])
+    except OSError as error:
+        raise CharrnnError(f"the temporary folder cannot be written to: {error.strerror or error}") from None
+    write_paths(path, vocabulary)

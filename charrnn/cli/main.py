@@ -77,7 +77,8 @@ def _place_of(error: OSError) -> str:
     if error.filename is not None:
         return f"{error.filename}: "
     try:
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except OSError:
         return "stdout: "
     return ""

@@ -11,6 +11,7 @@ import click
 from charrnn import CharrnnError
 from charrnn.messages import one_line
 from charrnn.ranges import Range
+from charrnn.surroundings import DEFAULT_FOLDER, FOLDER_VARIABLE
 
 
 class _FiniteRange(click.FloatRange):
@@ -71,7 +72,7 @@ def complete_run(ctx: click.Context, _: click.Parameter, incomplete: str) -> lis
     """For the shell: the names of runs that start with the typed text."""
     from charrnn.runs.folder import all_runs
 
-    runs = all_runs(ctx.params.get("folder") or "checkpoints")
+    runs = all_runs(ctx.params.get("folder") or DEFAULT_FOLDER)
     return [run.name for run in runs if run.name.startswith(incomplete)]
 
 
@@ -97,9 +98,9 @@ folder_option = click.option(
     "--checkpoints-dir",
     "folder",
     type=PATH,
-    default="checkpoints",
+    default=DEFAULT_FOLDER,
     show_default=True,
-    envvar="CHARRNN_CHECKPOINTS_DIR",
+    envvar=FOLDER_VARIABLE,
     show_envvar=True,
     metavar="DIR",
     help="Where runs are kept.",

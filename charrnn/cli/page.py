@@ -6,9 +6,10 @@ from pathlib import Path
 
 import click
 
+from charrnn import CharrnnError
 from charrnn.cli.options import PATH, Command, complete_model, debug_option, folder_option
 from charrnn.messages import say
-from charrnn.stdout import write_text
+from charrnn.stdout import write_paths
 
 
 @click.command(cls=Command)
@@ -27,7 +28,7 @@ def page(run: str | None, out: str, text: str | None, folder: str) -> None:
     """Make a web page in which a model runs: to write with it, and to see what it expects and remembers.
 
     RUN is a run's name or folder, a checkpoint file, or starter (default: the most recently trained run; if there is
-    none, the starter). The page is one file that needs no network.
+    none, the starter). The page is one file that works offline.
     """
     from charrnn.files import write_atomically
     from charrnn.page.page import make_page, read_ids
@@ -36,9 +37,12 @@ def page(run: str | None, out: str, text: str | None, folder: str) -> None:
 
     path = find_checkpoint(run, folder, say)
     model = load(path)
-    history = Run(path.parent)
-    reports = history.read_history() if history.history.exists() else []
+    run_of_it, reports = Run(path.parent), []
+    try:
+        reports = run_of_it.read_history() if run_of_it.history.exists() else []
+    except CharrnnError as error:
+        say(f"{error}; the page has no loss curve")
     ids = None if text is None else read_ids(text, model)
     data = make_page(model, checkpoint_name(path), reports, ids)
     write_atomically(Path(out), data)
-    write_text([f"{out}\n"])
+    write_paths(out)

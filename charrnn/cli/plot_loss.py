@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-
 import click
 
 from charrnn import CharrnnError
 from charrnn.cli.options import PATH, Command, complete_run, debug_option, folder_option
 from charrnn.messages import say
-from charrnn.stdout import write_text
+from charrnn.stdout import write_paths
 
 
 @click.command("plot-loss", cls=Command)
@@ -40,5 +38,4 @@ def plot_loss(runs: tuple[str, ...], out: str | None, folder: str) -> None:
         histories[run.name if names.count(run.name) == 1 else str(run.folder)] = reports
     path = Path(out) if out else (found[0].folder if len(found) == 1 else found[0].folder.parent) / "loss.png"
     save_loss(histories, path)
-    if sys.stdout is not None:
-        write_text([f"{path}\n"])
+    write_paths(path)

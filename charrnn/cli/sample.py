@@ -34,7 +34,7 @@ def _as_utf8(_: click.Context, __: click.Parameter, text: str | None) -> str | N
     "--prime",
     callback=_as_utf8,
     help=r"Text to continue, taken literally (\n stays two characters).  [default: none; the model begins a "
-    "new text or, if it was trained on one text, a new line]",
+    "new text or, if it was trained on one text, a new paragraph]",
 )
 @click.option("--prime-file", type=PATH, metavar="PATH", help="File with the text to continue; - is standard input.")
 @click.option(

@@ -22,7 +22,7 @@ from charrnn.runs.records import CHOICES, RANGES
 @click.option(
     "--split-at",
     metavar="TEXT",
-    help=r"Split each file into several texts wherever TEXT stands, for example '\n\n\n' or '<|endoftext|>'; "
+    help=r"Split each file into several texts wherever TEXT occurs, for example '\n\n\n' or '<|endoftext|>'; "
     r"\n is a newline, \t a tab, \f a form feed, \\ a backslash.",
 )
 @click.option("--name", help="Name of the run.  [default: the first file's name, without its extension]")
@@ -45,13 +45,13 @@ from charrnn.runs.records import CHOICES, RANGES
 @experiment_option(
     "--units",
     type=number(RANGES["units"], int),
-    help="Width of each recurrent layer.  [default: the starter's, 640; from nothing 128 to 512 (up to 1024 on a GPU), "
+    help="Width of each recurrent layer.  [default: the starter's; from nothing 128 to 512 (up to 1024 on a GPU), "
     "depending on the time and the text]",
 )
 @experiment_option(
     "--layers",
     type=number(RANGES["layers"], int),
-    help="Number of recurrent layers.  [default: the starter's, 2; from nothing 1 or 2, "
+    help="Number of recurrent layers.  [default: the starter's; from nothing 1 or 2, "
     "depending on the time and the text]",
 )
 @experiment_option(

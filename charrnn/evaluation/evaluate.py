@@ -72,7 +72,7 @@ def evaluate_file(model: Checkpoint, file: str, width: int | None, cores: int) -
     Raises:
         CharrnnError: the file cannot be read, or has nothing to score.
     """
-    vocabulary, unknown = model.vocabulary, 0
+    vocabulary, unknown, rest = model.vocabulary, 0, ""
     tally, compressor = Tally(vocabulary.kind == "bytes"), _Compressor(vocabulary)
     original = read_original(file, vocabulary, model.settings.encoding)
     has_symbol = vocabulary.unknown is not None
@@ -81,7 +81,7 @@ def evaluate_file(model: Checkpoint, file: str, width: int | None, cores: int) -
     waiting: deque[tuple[str, npt.NDArray[np.intp]]] = deque()  # texts without results, and the places scored in them
 
     def jobs() -> Iterator[Rows]:
-        nonlocal unknown
+        nonlocal unknown, rest
         before: Ids = beginning(vocabulary, np.zeros(0, vocabulary.dtype)) if width is None else np.zeros(0, np.uint8)
         size = BLOCK if width is None else max(1, BLOCK // width) * width
         for text in _blocks(original.text(), size + (width is not None), size):
@@ -94,9 +94,11 @@ def evaluate_file(model: Checkpoint, file: str, width: int | None, cores: int) -
             if width is None:
                 waiting.append((text, places))
                 yield streams(before, ids)
-            elif len(joined) > (width if len(before) else 1):  # otherwise the end of the text, not a full window
+            elif len(joined) > (width if len(before) else 1):
                 waiting.append((text, places[1 - len(before) :]))
                 yield cold_windows(joined, width)
+            else:  # the end of the text, not a full window
+                rest = text
             before = joined[-WARM_UP - 1 :] if width is None else joined[-1:]
 
     for found in score(Network(model.config, model.weights), jobs(), cores):
@@ -105,6 +107,8 @@ def evaluate_file(model: Checkpoint, file: str, width: int | None, cores: int) -
         nats[places[: len(found)]] = found
         tally.add(text, nats)
         yield text, nats
+    if rest:
+        yield rest, np.full(len(rest), np.nan)
     tally.end()
     if not tally.counts.any():
         raise CharrnnError(f"{original.source.name}: has no character that the model can score")
@@ -143,11 +147,14 @@ def evaluate_validation(model: Checkpoint, files: Sequence[str], width: int | No
     jobs = [
         Rows(rows.ids[some], rows.scored[some]) for some in np.array_split(np.arange(len(rows.ids)), cores) if len(some)
     ]
-    tally = Tally(vocabulary.kind == "bytes")
+    newline = vocabulary.id_of("\n")
+    lines_before = 0 if newline is None else int(corpus.training_counts[newline])
+    tally = Tally(vocabulary.kind == "bytes", 1 + lines_before if limit == part else None)
     for job, found in zip(jobs, score(Network(model.config, model.weights), jobs, cores), strict=True):
         text = "".join(characters[job.ids[:, 1:][job.scored]])
         tally.add(text, found)
         yield text, found
+    tally.end()
     unknown = 0 if vocabulary.unknown is None else int((rows.ids[:, 1:][rows.scored] == vocabulary.unknown).sum())
     xz = None
     if limit == part:

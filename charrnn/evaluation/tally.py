@@ -24,7 +24,7 @@ class Line:
 
     Attributes:
         nats: per character, its newline included.
-        number: the line's number in its file, from 1.
+        number: the line's number in its text, from 1.
         text: its start, without the newline.
     """
 
@@ -39,18 +39,22 @@ class Tally:
     Attributes:
         counts: scored characters of each of `KINDS`.
         sums: their nats.
-        unknown: characters that the model does not know.
     """
 
-    def __init__(self, is_bytes: bool = False) -> None:
-        """Begin; with `is_bytes`, U+0000 to U+00FF stand for bytes."""
+    def __init__(self, is_bytes: bool = False, first_line: int | None = 1) -> None:
+        """Begin.
+
+        Args:
+            is_bytes: whether U+0000 to U+00FF stand for bytes.
+            first_line: the number of the first line; None lists no lines, because parts of the text are missing.
+        """
         self._is_bytes = is_bytes
         self.counts = np.zeros(len(KINDS), np.int64)
         self.sums = np.zeros(len(KINDS))
-        self.unknown = 0
         self._table: dict[str, int] = {}
         self._last = "\n"
-        self._number = 1
+        self._number = first_line or 1
+        self._lists_lines = first_line is not None
         self._text, self._line_nats, self._line_count = "", 0.0, 0  # of the line that has begun
         self._expected: list[tuple[float, int, str]] = []  # heaps of the extreme lines
         self._unexpected: list[tuple[float, int, str]] = []
@@ -100,7 +104,7 @@ class Tally:
             self._end_line()
 
     def _end_line(self) -> None:
-        if self._line_count >= LEAST:
+        if self._lists_lines and self._line_count >= LEAST:
             mean, text = self._line_nats / self._line_count, self._text.removesuffix("\n")
             if self._is_bytes:
                 text = text.encode("latin-1").decode("utf-8", "replace")

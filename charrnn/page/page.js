@@ -175,7 +175,7 @@ $("settings").onsubmit = (event) => {
   primed = text.length;
   write(Number($("length").value));
 };
-$("more").onclick = () => write(Number($("length").value));
+$("more").onclick = () => $("settings").reportValidity() && write(Number($("length").value));
 $("stop").onclick = () => goOn(text);
 
 /** The number of ids before the place in the text at which an event happened. */

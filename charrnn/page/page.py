@@ -23,7 +23,7 @@ from charrnn.network.network import Network
 from charrnn.page.neurons import MOST_CHARACTERS, find_neurons
 from charrnn.runs.history import Report
 from charrnn.runs.records import Checkpoint
-from charrnn.sampling.choice import Choice
+from charrnn.sampling.choice import DEFAULT_TEMPERATURE, Choice
 from charrnn.sampling.copying import read_original
 from charrnn.sampling.streams import Streams, beginning, read_beginning
 from charrnn.text.vocabulary import ASCII_EQUIVALENTS, Ids, Vocabulary, look_up
@@ -124,7 +124,7 @@ def sampled(network: Network, vocabulary: Vocabulary) -> Ids:
     """A text that a model writes, (N,): many samples, one after the other."""
     streams, length = _SAMPLE
     begun = read_beginning(network, vocabulary, np.zeros(0, vocabulary.dtype))
-    writing = Streams(network, vocabulary, begun, Choice(0.8), range(streams))
+    writing = Streams(network, vocabulary, begun, Choice(DEFAULT_TEMPERATURE), range(streams))
     return np.stack([writing.step() for _ in range(length)], axis=1).reshape(-1).astype(vocabulary.dtype)
 
 

@@ -295,7 +295,7 @@ const ACTIONS = {
         fresh.push(id);
         left--;
       }
-      if (left === 0) return false;
+      if (left <= 0) return false;
       show(false);
       fresh = [];
       return true;

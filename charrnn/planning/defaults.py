@@ -13,7 +13,6 @@ from charrnn.runs.records import Settings
 from charrnn.text.corpus import VALIDATION_SHARE, training_size
 from charrnn.text.windows import SEQUENTIAL, steps_per_epoch
 
-DEFAULT_CELL = "coupled"
 # A small text gets narrow batches. At least this many updates per epoch let the network learn the text before it
 # has seen it too often.
 _UPDATES_PER_EPOCH = 64
@@ -30,9 +29,8 @@ Keskar, Socher (2018, arXiv:1803.08240) train their character-level LSTMs with a
 _LARGE_TEXT = 10_000_000  # characters for training, from which a wide network pays on a GPU
 _SETTING_UP = 3  # seconds to build the network and to trace the first update
 _UPDATING = 0.9  # of the time after that; validating and saving take the rest
-_MOST_NATS = (
-    2.1  # per character, at which a model can read a text: English is below 1.6 for one of English, code above 3
-)
+_MOST_NATS = 2.1
+"""Per character, below which a model can read a text: English is below 1.6 for one of English, code above 3."""
 _DROPOUT_SHARE = 0.6  # of the usual dropout, for a run that starts from a model
 _FINAL_SHARE = 0.05  # of the training time, for the final loss
 
@@ -58,11 +56,6 @@ def final_characters_for(characters: int, settings: Settings, minutes: float) ->
     # Scoring has no backward pass.
     affordable = 3 * 60 * minutes * _FINAL_SHARE * usual_speed(settings.layers, settings.units)
     return min(characters, max(SEQUENTIAL, int(float(f"{affordable:.1g}"))))
-
-
-def cell_for(machine: str) -> str:
-    """The kind of recurrent layer that learns most on a class of machine; cuDNN has no coupled LSTM."""
-    return "lstm" if machine == "gpu" else DEFAULT_CELL
 
 
 def usual_speed(layers: int, units: int, batch_size: int = 32) -> float:
@@ -207,7 +200,7 @@ def default_settings(
         "embedding": 64,
         "units": units,
         "layers": layers,
-        "cell": DEFAULT_CELL,
+        "cell": "lstm" if gpu else "coupled",  # cuDNN has no coupled LSTM
         "dropout": dropout,
         "learning_rate": learning_rate,
         "epochs": None,

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import os
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,9 +17,7 @@ from charrnn import CharrnnError
 from charrnn.messages import Note, plural
 from charrnn.network.config import count_weights
 from charrnn.planning.defaults import (
-    DEFAULT_CELL,
     can_read_at,
-    cell_for,
     default_settings,
     final_characters_for,
     machine_speed,
@@ -32,8 +29,9 @@ from charrnn.planning.machine import machine_class, memory_limit, usable_cores
 from charrnn.planning.warm_start import Source, load_source, starter_for
 from charrnn.planning.workers import ALONE, Worker
 from charrnn.runs import checkpoint, starter
-from charrnn.runs.folder import DEFAULT_FOLDER, FOLDER_VARIABLE, Run, run_named
+from charrnn.runs.folder import Run, run_named
 from charrnn.runs.records import MAX_SEPARATOR, Checkpoint, CorpusIdentity, Settings
+from charrnn.surroundings import usual_folder
 from charrnn.text.corpus import Corpus, Reading, read_corpus
 from charrnn.text.reading import encoding_named, is_nameless, open_files, plain_text
 from charrnn.text.store import FOLDER as TEXTS_FOLDER
@@ -140,7 +138,7 @@ def plan_training(call: Call, note: Note) -> Job | str:
             exit_code=2,
         )
     resume = None if call.fresh else load_last(run)
-    commands = _commands(call, run, given.get("split_at") if resume is None else resume.settings.split_at)
+    commands = _commands(call, run, given if resume is None else dataclasses.asdict(resume.settings))
     source = None
     if given.get("init_from") == starter.NOTHING:
         given = {**given, "init_from": None}
@@ -190,7 +188,7 @@ def plan_training(call: Call, note: Note) -> Job | str:
         notes.append(source.summary(corpus.vocabulary))
     most_passes = math.inf
     if resume is None:
-        known = {"cell": cell_for(machine), **given, "vocabulary": corpus.vocabulary.kind}
+        known = {**given, "vocabulary": corpus.vocabulary.kind}
         settings = default_settings(corpus.training_characters, known, speed, surprise, machine == "gpu")
         if can_read_at(surprise) and settings.epochs is None:
             most_passes = most_passes_for(corpus.training_characters)
@@ -229,7 +227,7 @@ _OF_NETWORK = {"units", "layers", "cell", "embedding"}
 def _may_start_from_starter(given: Mapping[str, Any], machine: str) -> bool:
     """Whether the given options leave it to charrnn what a new run starts from, and the starter trains fast there."""
     is_left_open = "init_from" not in given and not _OF_NETWORK & given.keys()
-    return is_left_open and given.get("vocabulary") != "bytes" and cell_for(machine) == DEFAULT_CELL
+    return is_left_open and given.get("vocabulary") != "bytes" and machine != "gpu"
 
 
 def _separator(typed: str) -> str:
@@ -318,11 +316,17 @@ def _default_name(files: Sequence[str]) -> str:
     return (first.resolve().name if first.is_dir() else first.stem).lstrip(".-")
 
 
-def _commands(call: Call, run: Run, split_at: str | None) -> Commands:
-    files, usual = call.files, os.environ.get(FOLDER_VARIABLE) or DEFAULT_FOLDER
-    where = [] if call.folder == usual else ["--checkpoints-dir", call.folder]
+_HOW_TO_READ = {"encoding": "utf-8", "errors": "strict"}
+"""The options that a run started from this one's model does not take over, and their defaults."""
+
+
+def _commands(call: Call, run: Run, settings: Mapping[str, Any]) -> Commands:
+    files = call.files
+    where = [] if call.folder == usual_folder() else ["--checkpoints-dir", call.folder]
     which = [] if call.glob is None else ["--glob", call.glob]
-    split = [] if split_at is None else ["--split-at", escaped(split_at)]
+    read = [f"--{name}={settings[name]}" for name, usual in _HOW_TO_READ.items() if settings.get(name, usual) != usual]
+    split_at = settings.get("split_at")
+    read += [] if split_at is None else ["--split-at", escaped(split_at)]
     named = [] if not is_nameless(files[0]) and run.name == _default_name(files) else ["--name", run.name]
     options = [] if call.device is None else ["--device", call.device]
     options += [] if call.save_every is None else ["--save-every", f"{call.save_every:g}"]
@@ -336,5 +340,5 @@ def _commands(call: Call, run: Run, split_at: str | None) -> Commands:
     return Commands(
         f"{shlex.join(['charrnn', 'train', *named, *where, *options, *which])} {texts}",
         shlex.join(["charrnn", "sample", *where, "--checkpoint", run.name]),
-        f"{shlex.join(['charrnn', 'train', *where, *start_from, *split, *which])} {texts}",
+        f"{shlex.join(['charrnn', 'train', *where, *start_from, *read, *which])} {texts}",
     )

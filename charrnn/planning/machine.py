@@ -40,7 +40,7 @@ def _cuda_is_installed() -> bool:
     if importlib.util.find_spec("nvidia") is not None:
         return True
     folders = os.environ.get("LD_LIBRARY_PATH", "").split(os.pathsep)
-    if any(Path(folder).glob("libcudart.so*") for folder in folders if folder):
+    if any(any(Path(folder).glob("libcudart.so*")) for folder in folders if folder):
         return True
     with contextlib.suppress(OSError):
         return b"libcudart.so" in LOADED.read_bytes()

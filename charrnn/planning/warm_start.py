@@ -181,7 +181,7 @@ def starter_for(corpus: Corpus, note: Note) -> tuple[Source, float] | None:
     share = sum(int(counts[id]) for id in unknown if id is not None) / max(1, int(counts.sum()))
     distinct = len(seen)
     if distinct < _LEAST_DISTINCT or share > _MOST_UNKNOWN:
-        has = f"only {distinct} distinct characters" if distinct < _LEAST_DISTINCT else "many characters of its own"
+        has = f"only {distinct} distinct characters" if distinct < _LEAST_DISTINCT else "many unknown characters"
         note(
             f"starting from nothing, since this text has {has}, unlike the English books that the starter has read "
             f"(--init-from {starter.NAME} starts from it all the same)"

@@ -144,7 +144,7 @@ def train_with(count: int) -> int:
                         stdin=subprocess.DEVNULL,
                         stderr=log,
                         start_new_session=True,
-                        preexec_fn=_die_with_parent,
+                        preexec_fn=_die_with_parent if sys.platform == "linux" else None,
                     )
                 )
             if signals:  # it came while they were started
@@ -160,8 +160,7 @@ def train_with(count: int) -> int:
 
 def _die_with_parent() -> None:
     """Have Linux kill this process when the one that started it dies, for example with its terminal."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _outcome(

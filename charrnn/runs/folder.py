@@ -16,9 +16,6 @@ from charrnn.runs import checkpoint, history, starter
 from charrnn.runs.history import Report
 from charrnn.runs.records import Checkpoint
 
-DEFAULT_FOLDER = "checkpoints"
-FOLDER_VARIABLE = "CHARRNN_CHECKPOINTS_DIR"
-
 
 @dataclass(frozen=True)
 class Run:
@@ -334,7 +331,9 @@ def find_checkpoint(where: str | None, folder: str, note: Note = ignore_note) ->
                 "this charrnn was installed without its starter: train a run with charrnn train FILE", exit_code=2
             )
         return starter.PATH
-    if where is None and starter.is_installed() and not any(all_runs(folder)):
+    if where is None and starter.is_installed():
+        if runs := all_runs(folder, note):
+            return runs[0].for_sampling()
         note(f"{no_runs_in(folder)}; charrnn uses its starter, a model of English books")
         return starter.PATH
     try:

@@ -155,7 +155,7 @@ class Original:
 
     def ids(self) -> Iterator[Ids]:
         """The text as ids, in pieces, with one extra id for all characters outside the vocabulary."""
-        table = self.vocabulary.table(None if self.vocabulary.kind == "ascii" else len(self.vocabulary))
+        table = self.vocabulary.table()
         return (look_up(table, piece) for piece in self.text())
 
     def compared(self, samples: Iterable[Sample], count: int, note: Note) -> Iterator[Sample]:

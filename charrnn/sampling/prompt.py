@@ -96,10 +96,11 @@ class Session:
         if not line and self._text is not None:
             return self._go_on(self._length)
         try:
-            return self._begin(encode_prime(self._vocabulary, line, self._unknown, say, "type another beginning"))
+            prime = encode_prime(self._vocabulary, line, self._unknown, say, "type another beginning")
         except CharrnnError as error:
             say(f"Error: {error}")
             return True
+        return self._begin(prime)
 
     def _begin(self, prime: Ids) -> bool:
         self._ids = []

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from charrnn import CharrnnError
 from charrnn.messages import Note, ignore_note, plural, show, show_reading, size_of
 from charrnn.text.reading import LARGE, Changes, Source, decoded, ended, is_nameless, names_of
-from charrnn.text.store import Description, StoredIds, id_type, stored_texts, write_text
+from charrnn.text.store import Description, StoredIds, id_type, stored_texts, write_ids
 from charrnn.text.vocabulary import (
     ASCII_EQUIVALENTS,
     CharacterCounter,
@@ -186,7 +186,7 @@ def read_corpus(
     text = _read(sources, how, folder) if found is None else found
     names = [source.name for source in sources]
     if how.split_at is not None and text.counts[how.mark] <= len(sources):
-        raise CharrnnError(f"{names_of(names)}: does not contain the --split-at text, so it is one text", exit_code=2)
+        raise CharrnnError(f"{names_of(names)}: the --split-at text separates nothing, so it is one text", exit_code=2)
     for line in text.changes:
         note(line)
     vocabulary = _vocabulary_for(text, how, names_of(names), note)
@@ -309,11 +309,12 @@ def _read(sources: Sequence[Source], how: Reading, folder: Path | None) -> _Text
     names = names_of([source.name for source in sources])
     size = sum(source.size for source in sources)
     files, content, changes, counter = _files_digest(sources), hashlib.sha256(), Changes(), CharacterCounter()
-    show = _progress(2 * size, f"{size_of(size)} of text") if folder is not None else len
+    progress: Callable[[bytes], object]
+    progress = _progress(2 * size, f"{size_of(size)} of text") if folder is not None else lambda _: None
 
     def survey(block: bytes) -> None:
         content.update(block)
-        show(block)
+        progress(block)
 
     for source in sources:
         source.watch = survey
@@ -347,13 +348,13 @@ def _read(sources: Sequence[Source], how: Reading, folder: Path | None) -> _Text
 
     changed = CharrnnError(f"{names}: changed while charrnn read it: run the command again")
     for source in sources:
-        source.watch = show
+        source.watch = progress
     if folder is None:
         ids = np.concatenate(list(encoded()))
         return _Text(kind, counts, list(changes.lines()), alphabet, ids, sha256.hexdigest())
     reading = {**dataclasses.asdict(how), "kind": kind}
     description = Description(reading, files, size, _with_sizes(content, sources), list(changes.lines()), "")
-    stored = write_text(folder, description, counts, encoded(), sha256)
+    stored = write_ids(folder, description, counts, encoded(), sha256)
     return _Text(kind, counts, description.changes, alphabet, stored.open_ids(symbols, total), sha256.hexdigest())
 
 

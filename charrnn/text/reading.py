@@ -176,8 +176,7 @@ def open_files(
         if file != "-" and os.path.isdir(file):
             if pattern is None:
                 raise CharrnnError(
-                    f"{file}: is a folder; name the text files in it, or say which with --glob, "
-                    "for example --glob '*.txt'",
+                    f"{file}: is a folder; name its text files, or select them with charrnn train --glob '*.txt'",
                     exit_code=2,
                 )
             paths = [os.path.join(file, name) for name in sorted(glob.glob(pattern, root_dir=file, recursive=True))]
@@ -294,7 +293,8 @@ def decoded(source: Source, encoding: str, errors: str, changes: Changes) -> Ite
     for mark, marked in _MARKS.items() if encoding == "utf-8" else ():
         if start.startswith(mark):
             raise CharrnnError(
-                f"{source.name}: starts with a {marked.upper()} byte-order mark; read it with --encoding {marked}"
+                f"{source.name}: starts with a {marked.upper()} byte-order mark; convert it to UTF-8, or "
+                f"train on it with --encoding {marked}"
             )
     yield from _normalised(source.name, _characters(source, encoding, errors, changes), changes)
 

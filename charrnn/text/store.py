@@ -169,7 +169,7 @@ def _read_head(file: BinaryIO) -> tuple[dict[str, Any], npt.NDArray[np.uint32], 
     """Read and check everything before the ids.
 
     Raises:
-        ValueError: it is not what `write_text` writes.
+        ValueError: it is not what `write_ids` writes.
     """
     line = file.readline(_MAX_LINE)
     document = json.loads(line)
@@ -178,10 +178,14 @@ def _read_head(file: BinaryIO) -> tuple[dict[str, Any], npt.NDArray[np.uint32], 
         "body": str,
         "changes": list,
         "characters": int,
+        "checksum": str,
         "content": str,
         "files": (str, type(None)),
+        "format": int,
+        "reading": dict,
+        "sha256": str,
+        "size": int,
     }
-    kinds |= {"files": (str, type(None)), "checksum": str, "format": int, "reading": dict, "sha256": str, "size": int}
     _expect(document.keys() == kinds.keys(), "unknown or missing keys")
     _expect(all(isinstance(document[key], kind) for key, kind in kinds.items()), "a value of the wrong type")
     _expect(document["format"] == _FORMAT, "another format")
@@ -210,7 +214,7 @@ def _body_digest(points: npt.NDArray[np.uint32], counts: npt.NDArray[np.int64]) 
     return digest
 
 
-def write_text(
+def write_ids(
     folder: Path, description: Description, counts: Mapping[str, int], pieces: Iterator[Ids], sha256: Any
 ) -> StoredText:
     """Write a text's ids to a file that is named by the text and by how it was read.

@@ -193,22 +193,16 @@ class Vocabulary:
             table[mark] = self.boundary
         return table
 
-    def encode(self, text: str, outside: int | None = None) -> Ids:
+    def encode(self, text: str) -> Ids:
         """The ids of a text, shape (len(text),).
 
-        Args:
-            text: any text.
-            outside: the id for characters that have none: the unknown symbol's or the first free id. None: the unknown
-                symbol's.
-
         Raises:
-            KeyError: a character has no id, and there is no id for such characters.
+            KeyError: a character has no id, and there is no unknown symbol.
         """
-        table = self.table(outside)
-        ids = np.empty(len(text), np.uint32 if outside == len(self) else self.dtype)
+        table, ids = self.table(), np.empty(len(text), self.dtype)
         for start in range(0, len(text), _CHUNK):
             found = look_up(table, text[start : start + _CHUNK])
-            if outside is None and self.unknown is None and found.size and found.max() == len(self):
+            if self.unknown is None and found.size and found.max() == len(self):
                 raise KeyError(text[start + int(found.argmax())])
             ids[start : start + len(found)] = found
         return ids
@@ -262,7 +256,6 @@ class Decoder:
                 `surrogateescape` gives characters that encode to the same bytes again.
         """
         self.invalid = 0
-        self.errors = errors
         self._texts = vocabulary.texts("")
         self._utf8 = codecs.getincrementaldecoder("utf-8")(errors) if vocabulary.kind == "bytes" else None
 

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from charrnn import CharrnnError
+from charrnn.files import write_atomically
 from charrnn.messages import plural, waiting_for
 
 if TYPE_CHECKING:
-    from requests import Response, Session
+    from requests import Session
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,10 @@ class Download:
         data = bytearray()
         try:
             with _https_only() as session, session.get(self.url, stream=True, timeout=30) as response:
-                _check_status(self.url, response)
+                if not response.ok:
+                    raise CharrnnError(
+                        f"{self.url}: the server answered {response.status_code} {response.reason}; try again later"
+                    )
                 for piece in response.iter_content(1 << 16):
                     data += piece
                     if len(data) > self.size:
@@ -174,8 +178,6 @@ def put_on_disk(name: str, note: Callable[[str], None]) -> Path:
     Raises:
         CharrnnError: the text cannot be obtained or written, or another file has its name.
     """
-    from charrnn.files import write_atomically
-
     path, source = Path(f"{name}.txt"), TEXTS[name].source
     try:
         if os.path.lexists(path):
@@ -212,11 +214,6 @@ def _https_only() -> Session:
         ),
     )
     return session
-
-
-def _check_status(url: str, response: Response) -> None:
-    if not response.ok:
-        raise CharrnnError(f"{url}: the server answered {response.status_code} {response.reason}; try again later")
 
 
 def _root_cause(error: BaseException) -> str:

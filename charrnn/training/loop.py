@@ -34,7 +34,7 @@ from charrnn.planning.schedule import (
 from charrnn.runs import checkpoint
 from charrnn.runs.history import Report
 from charrnn.runs.records import Checkpoint, CorpusIdentity, Progress
-from charrnn.sampling.choice import Choice
+from charrnn.sampling.choice import DEFAULT_TEMPERATURE, Choice
 from charrnn.sampling.streams import generate
 from charrnn.training.backend import Device, arithmetic, choose_device, tf
 from charrnn.training.cluster import Cluster, connect, losing_workers
@@ -73,7 +73,7 @@ def train(job: Job, display: ProgressDisplay) -> None:
             advice = "lower --batch-size or --seq-length, or start from a smaller model"
         else:
             advice = "lower --units, --layers, --batch-size or --seq-length"
-        raise CharrnnError(f"there is not enough memory for this training: {advice}") from None
+        raise CharrnnError(f"there is not enough memory for this run: {advice}") from None
 
 
 def _train(job: Job, display: ProgressDisplay) -> None:
@@ -373,7 +373,7 @@ class _Training:
             self.save()
         except NotWrittenError as error:
             kept = f"kept so far: {self.kept}" if self.is_kept else self.kept
-            self.display.note(f"{error}; training goes on and will try again; {kept}")
+            self.display.note(f"{error}; training continues and will retry; {kept}")
 
     def save_or_fail(self) -> None:
         """Save when there is no later chance.
@@ -515,7 +515,7 @@ class _Training:
             network = Network(self.config, self.trainer.weights())
             vocabulary = self.corpus.vocabulary
             no_prime = np.zeros(0, vocabulary.dtype)
-            ids = generate(network, vocabulary, no_prime, SAMPLE_LENGTH, Choice(0.8), report.step)
+            ids = generate(network, vocabulary, no_prime, SAMPLE_LENGTH, Choice(DEFAULT_TEMPERATURE), report.step)
             sample = "".join(vocabulary.decode(ids))
         self.display.report(report, is_best, sample)
         is_last = report.step == self.progress.total_steps

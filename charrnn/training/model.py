@@ -1,4 +1,4 @@
-"""Embedding -> LSTM -> softmax in Keras.
+"""Embedding -> recurrent layers -> softmax in Keras.
 
 model = CharacterModel(NetworkConfig(98, 64, 256, 1, "lstm"), dropout=0.0, seed=1)
 logits, state = model(ids, model.zero_state(batch_size))

@@ -311,7 +311,7 @@ class Trainer:
             final_characters: number of characters that `final_loss` will score.
             patience: seconds to spend on updates, of which there are at least three.
             show: called with the number of updates made and the loss before the last of them.
-            most: number of updates to make, if the time allows them; at least three.
+            most: number of updates to make, if the time allows them; three are made in any case.
 
         Returns:
             The loss before each update, and the speed.
