@@ -117,18 +117,11 @@ def plan_training(call: Call, note: Note) -> Job | str:
     Raises:
         CharrnnError: the files, the options or the run do not permit training.
     """
-    files, given = call.files, call.given
-    if call.name is None and is_nameless(files[0]):
-        what = "standard input" if files[0] == "-" else f"{files[0]}, which has no name of its own"
-        raise CharrnnError(f"cannot name the run after {what}: choose a name with --name", exit_code=2)
-    if "encoding" in given:
-        given = {**given, "encoding": encoding_named(given["encoding"])}
-    if "split_at" in given:
-        given = {**given, "split_at": _separator(given["split_at"])}
-    run = run_named(_default_name(files) if call.name is None else call.name, call.folder)
+    given = _checked(call)
+    run = run_named(_default_name(call.files) if call.name is None else call.name, call.folder)
     notes: list[str] = []
     texts = Path(call.folder) / TEXTS_FOLDER
-    sources = open_files(files, call.glob, texts, notes.append)
+    sources = open_files(call.files, call.glob, texts, notes.append)
     if call.worker.is_chief:
         run.check_writable()
     if run.name in (starter.NAME, starter.NOTHING) and not run.exists():
@@ -139,85 +132,113 @@ def plan_training(call: Call, note: Note) -> Job | str:
         )
     resume = None if call.fresh else load_last(run)
     commands = _commands(call, run, given if resume is None else dataclasses.asdict(resume.settings))
-    source = None
-    if given.get("init_from") == starter.NOTHING:
-        given = {**given, "init_from": None}
-    elif "init_from" in given:
-        try:
-            source = load_source(given["init_from"], call.folder)
-        except CharrnnError as error:
-            if resume is None:
-                raise
-            raise CharrnnError(
-                f"{error}; to continue {run.folder}, leave out --init-from", exit_code=error.exit_code
-            ) from None
-        given = {**given, **source.identity}
-    model = None
-    if resume is not None:
-        _refuse_changes(run, resume.settings, resume.progress.finished, given, commands.go_on)
-        given, source, model = dataclasses.asdict(resume.settings), None, resume.vocabulary
-    elif source is not None:
-        given, model = {**given, **source.settings(given)}, source.model.vocabulary
-    if resume is None and given.get("vocabulary") == "bytes" and ("encoding" in given or "errors" in given):
-        raise CharrnnError(
-            "a byte vocabulary reads the files as raw bytes: leave out --encoding and --errors", exit_code=2
-        )
+    source = _named_source(call, run, resume)
+    if "init_from" in given:
+        given = {**given, **({"init_from": None} if source is None else source.identity)}
 
     machine = machine_class(call.device)
     speed = machine_speed(machine, call.worker.count * usable_cores(call.worker.beside))
-    reading = Reading(
-        given.get("vocabulary"),
-        given.get("encoding", "utf-8"),
-        given.get("errors", "strict"),
-        # A run that an earlier charrnn began on several files goes on with one text.
-        several=model.writes_boundary if resume and model else len(sources) > 1 or "split_at" in given,
-        split_at=given.get("split_at"),
-    )
-    corpus, surprise = read_corpus(sources, reading, notes.append, texts), None
-    if resume is None and _may_start_from_starter(call.given, machine):
-        found = starter_for(corpus, notes.append)
-        if found is not None:
-            source, surprise = found
-            given = {**given, **source.identity, **source.settings(given)}
-            model = source.model.vocabulary
-    elif source is not None:
-        surprise = source.surprise(corpus)
-    if model is not None:
-        corpus = corpus.extended(model)
-    if source is not None:
-        notes.append(source.summary(corpus.vocabulary))
     most_passes = math.inf
-    if resume is None:
-        known = {**given, "vocabulary": corpus.vocabulary.kind}
-        settings = default_settings(corpus.training_characters, known, speed, surprise, machine == "gpu")
-        if can_read_at(surprise) and settings.epochs is None:
-            most_passes = most_passes_for(corpus.training_characters)
-    else:
-        settings = resume.settings
-        identity = CorpusIdentity.of(corpus)
-        characters = corpus.vocabulary.characters  # which differ only in a forged file
-        if identity != resume.corpus or characters != resume.vocabulary.characters:
-            raise CharrnnError(
-                f"{run.folder} trains on another text ({plural(resume.corpus.characters, 'character')}; "
-                f"{' '.join(files)} has {identity.characters:,}"
-                + (", but not the same ones" if identity.characters == resume.corpus.characters else "")
-                + f"). Start a new run from its weights with this text: {commands.go_on}; "
-                "or start from scratch with --name NAME or --fresh"
-            )
+    if resume is not None:
+        _refuse_changes(run, resume.settings, resume.progress.finished, given, commands.go_on)
+        source, settings = None, resume.settings
+        given = dataclasses.asdict(settings)
+        # A run that an earlier charrnn began on several files goes on with one text.
+        how = _reading(given, several=resume.vocabulary.writes_boundary)
+        corpus = read_corpus(sources, how, notes.append, texts).extended(resume.vocabulary)
+        _refuse_another_text(call, run, resume, corpus, commands.go_on)
         if resume.progress.finished:
             return (
                 f"{run.folder} is finished: {plural(resume.progress.step, 'step')}, validation loss "
                 f"{resume.progress.final_loss:.4f} nats per character. Sample from it: {commands.sample}; "
                 f"start a new run from its weights: {commands.go_on}; start over: --fresh"
             )
-    advice = "continue on a machine with more memory" if resume else "start from a smaller model" if source else ""
-    _refuse_too_large(settings, corpus.vocabulary, advice or "lower --units or --layers")
+        advice = "continue on a machine with more memory"
+    else:
+        if source is not None:
+            given = {**given, **source.settings(given)}
+        if given.get("vocabulary") == "bytes" and ("encoding" in given or "errors" in given):
+            raise CharrnnError(
+                "a byte vocabulary reads the files as raw bytes: leave out --encoding and --errors", exit_code=2
+            )
+        how = _reading(given, several=len(sources) > 1 or "split_at" in given)
+        corpus, surprise = read_corpus(sources, how, notes.append, texts), None
+        if source is not None:
+            surprise = source.surprise(corpus)
+        elif _may_start_from_starter(call.given, machine) and (found := starter_for(corpus, notes.append)):
+            source, surprise = found
+            given = {**given, **source.identity, **source.settings(given)}
+        if source is not None:
+            corpus = corpus.extended(source.model.vocabulary)
+            notes.append(source.summary(corpus.vocabulary))
+        known = {**given, "vocabulary": corpus.vocabulary.kind}
+        settings = default_settings(corpus.training_characters, known, speed, surprise, machine == "gpu")
+        if can_read_at(surprise) and settings.epochs is None:
+            most_passes = most_passes_for(corpus.training_characters)
+        advice = "start from a smaller model" if source is not None else "lower --units or --layers"
+    _refuse_too_large(settings, corpus.vocabulary, advice)
     for line in notes:
         note(line)
     precision = precision_for(machine, settings.units) if settings.precision == "auto" else settings.precision
     minutes = usual_minutes(corpus.training_characters, given, speed)
     final_characters = final_characters_for(corpus.validation_characters, settings, minutes)
     return Job(call, run, corpus, settings, precision, final_characters, most_passes, resume, source, commands)
+
+
+def _checked(call: Call) -> dict[str, Any]:
+    """The given options, with the encoding's own name and the separator as it stands in the text.
+
+    Raises:
+        CharrnnError: the encoding or the separator cannot be, or the run has no name.
+    """
+    if call.name is None and is_nameless(call.files[0]):
+        what = "standard input" if call.files[0] == "-" else f"{call.files[0]}, which has no name of its own"
+        raise CharrnnError(f"cannot name the run after {what}: choose a name with --name", exit_code=2)
+    given = dict(call.given)
+    if "encoding" in given:
+        given["encoding"] = encoding_named(given["encoding"])
+    if "split_at" in given:
+        given["split_at"] = _separator(given["split_at"])
+    return given
+
+
+def _named_source(call: Call, run: Run, resume: Checkpoint | None) -> Source | None:
+    """The model that --init-from names, if it names one.
+
+    Raises:
+        CharrnnError: it cannot be read.
+    """
+    where = call.given.get("init_from")
+    if where is None or where == starter.NOTHING:
+        return None
+    try:
+        return load_source(where, call.folder)
+    except CharrnnError as error:
+        if resume is None:
+            raise
+        raise CharrnnError(
+            f"{error}; to continue {run.folder}, leave out --init-from", exit_code=error.exit_code
+        ) from None
+
+
+def _reading(given: Mapping[str, Any], several: bool) -> Reading:
+    """How to read the files, by the options."""
+    encoding, errors = (given.get(name, usual) for name, usual in _HOW_TO_READ.items())
+    return Reading(given.get("vocabulary"), encoding, errors, several, given.get("split_at"))
+
+
+def _refuse_another_text(call: Call, run: Run, resume: Checkpoint, corpus: Corpus, go_on: str) -> None:
+    identity = CorpusIdentity.of(corpus)
+    # The characters differ only in a forged file.
+    if identity == resume.corpus and corpus.vocabulary.characters == resume.vocabulary.characters:
+        return
+    raise CharrnnError(
+        f"{run.folder} trains on another text ({plural(resume.corpus.characters, 'character')}; "
+        f"{' '.join(call.files)} has {identity.characters:,}"
+        + (", but not the same ones" if identity.characters == resume.corpus.characters else "")
+        + f"). Start a new run from its weights with this text: {go_on}; or start from scratch with --name NAME or "
+        "--fresh"
+    )
 
 
 _OF_NETWORK = {"units", "layers", "cell", "embedding"}

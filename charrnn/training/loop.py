@@ -192,36 +192,8 @@ class _Training:
         if self.job.resume is not None:
             self._continue(self.job.resume)
             return
-        losses: list[float] = []
         final_characters = int(self.cluster.agree(self.job.final_characters))
-        if self.settings.epochs is not None:
-            total_steps = self.settings.epochs * self.trainer.steps_per_epoch
-        else:
-            minutes = self.settings.minutes or minutes_worth_waiting(self.corpus.training_characters)
-            if self.settings.open_ended:
-                self.display.note(
-                    f"training for up to {minutes:g} min, chosen from the size of the text; it stops early if the "
-                    "validation loss no longer falls; --minutes sets another time"
-                )
-            self.display.note(f"measuring the speed, to fit the training into {minutes:g} min")
-            start, budget = time.monotonic(), 60 * minutes
-            most = self._most_steps()
-            with self.display.first_updates() as show:
-                losses, speed = self.trainer.begin(final_characters, trial_seconds(budget), show, most // 4)
-            self.seconds_before = time.monotonic() - start
-            left = budget - self.seconds_before
-            total_steps = min(most, len(losses) + speed.steps_within(left, *self._sizes))
-            total_steps = int(self.cluster.agree(total_steps))
-            if total_steps == most:
-                self.display.note(
-                    f"{plural(most, 'update')} are enough: after {most / self.trainer.steps_per_epoch:.1f} passes, a "
-                    "network that can already read such a text begins to memorise it (--epochs sets other passes)"
-                )
-            elif total_steps < FEW_STEPS:
-                self.display.note(
-                    f"{minutes:g} min allows only {plural(total_steps, 'update')} of this network on this machine, too "
-                    "few to learn much: give more --minutes"
-                )
+        losses, total_steps = self._first_updates(final_characters)
         self.progress = Progress(
             total_steps=total_steps,
             validate_every=validation_interval(total_steps, *self._sizes),
@@ -253,6 +225,37 @@ class _Training:
                 f"{'free some space there, or ' if error.is_full else ''}choose another folder with --checkpoints-dir"
             )
             raise CharrnnError(f"{error}; the training did not start: {remedy}") from None
+
+    def _first_updates(self, final_characters: int) -> tuple[list[float], int]:
+        """The losses of the updates that measured the speed, if the length of the run is in minutes, and its steps."""
+        if self.settings.epochs is not None:
+            return [], self.settings.epochs * self.trainer.steps_per_epoch
+        minutes = self.settings.minutes or minutes_worth_waiting(self.corpus.training_characters)
+        if self.settings.open_ended:
+            self.display.note(
+                f"training for up to {minutes:g} min, chosen from the size of the text; it stops early if the "
+                "validation loss no longer falls; --minutes sets another time"
+            )
+        self.display.note(f"measuring the speed, to fit the training into {minutes:g} min")
+        start, budget = time.monotonic(), 60 * minutes
+        most = self._most_steps()
+        with self.display.first_updates() as show:
+            losses, speed = self.trainer.begin(final_characters, trial_seconds(budget), show, most // 4)
+        self.seconds_before = time.monotonic() - start
+        left = budget - self.seconds_before
+        total_steps = min(most, len(losses) + speed.steps_within(left, *self._sizes))
+        total_steps = int(self.cluster.agree(total_steps))
+        if total_steps == most:
+            self.display.note(
+                f"{plural(most, 'update')} are enough: after {most / self.trainer.steps_per_epoch:.1f} passes, a "
+                "network that can already read such a text begins to memorise it (--epochs sets other passes)"
+            )
+        elif total_steps < FEW_STEPS:
+            self.display.note(
+                f"{minutes:g} min allows only {plural(total_steps, 'update')} of this network on this machine, too "
+                "few to learn much: give more --minutes"
+            )
+        return losses, total_steps
 
     def _most_steps(self) -> int:
         """The number of updates after which more minutes would do harm."""

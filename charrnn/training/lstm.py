@@ -28,7 +28,7 @@ Tensor = Any
 
 
 class _Fast:
-    """The faster `call` described above, for a Keras layer with a `cell` whose weights are a kernel for each purpose.
+    """What is described above, for a Keras layer with a `cell` whose weights are a kernel for each purpose.
 
     The weights, their names, their initialisation and their order are the Keras layer's own: `get_weights` and
     `set_weights` exchange them with a stock layer.
@@ -36,28 +36,6 @@ class _Fast:
 
     cell: Any
     operands: Any
-    get_initial_state: Callable[[Any], Any]
-
-    def call(
-        self, sequences: Tensor, initial_state: Any = None, mask: None = None, training: bool = False
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Run the layer over vectors.
-
-        Args:
-            sequences: (B, T, I) float32, of known shape.
-            initial_state: h and c, each (B, H); zeros if not given.
-            mask: not supported.
-            training: has no effect.
-
-        Returns:
-            The outputs (B, T, H), and h and c (B, H) after the last step.
-        """
-        if mask is not None:
-            raise NotImplementedError("charrnn's layers do not support masks")
-        h, c = initial_state or self.get_initial_state(tf.shape(sequences)[0])
-        inputs = tf.cast(tf.transpose(sequences, (1, 2, 0)), self.operands)
-        outputs, h, c = lstm_over_vectors(inputs, self.arranged(), h, c)
-        return tf.cast(tf.transpose(outputs, (2, 0, 1)), tf.float32), h, c
 
     def arranged(self, embedding: Tensor | None = None, exact: bool = False) -> Arranged:
         """Arrange this layer's weights for `lstm_over_vectors` or, given the embedding (V, E), for `lstm_over_ids`.
@@ -79,7 +57,7 @@ class _Fast:
 
 
 class FastLSTM(_Fast, keras.layers.LSTM):  # type: ignore[misc]  # Keras has no types
-    """A `keras.layers.LSTM` (return_sequences and return_state) that is faster on a CPU."""
+    """A `keras.layers.LSTM` (return_sequences and return_state) with a faster way to run on a CPU: `over`."""
 
     def __init__(self, units: int, operands: str = "float32") -> None:
         """Make a layer of H units.
@@ -131,7 +109,7 @@ class CoupledLSTMCell(keras.layers.Layer):  # type: ignore[misc]
 
 
 class FastCoupledLSTM(_Fast, keras.layers.RNN):  # type: ignore[misc]
-    """A `keras.layers.RNN` of `CoupledLSTMCell` (return_sequences and return_state) that is faster on a CPU."""
+    """A `keras.layers.RNN` of `CoupledLSTMCell` with a faster way to run on a CPU: `over`."""
 
     def __init__(self, units: int, operands: str = "float32") -> None:
         """Make a layer of H units; see `FastLSTM`."""
