@@ -135,7 +135,7 @@ def test_a_gpu_is_seen_if_cuda_is_installed_in_either_way(tmp_path: Path, monkey
 def test_a_gpu_gets_a_batch_and_a_network_that_fill_it() -> None:
     def chosen(characters: int, minutes: float) -> tuple[int, int, int]:
         settings = default_settings(characters, {"minutes": minutes, "vocabulary": "ascii"}, 10.0, gpu=True)
-        assert settings.cell == "lstm"  # cuDNN has no other of charrnn's default size and speed
+        assert settings.cell == "lstm"  # cuDNN has no coupled LSTM
         return settings.layers, settings.units, settings.batch_size
 
     assert chosen(1_000_000, 1) == (2, 512, 128)

@@ -37,9 +37,9 @@ def page(run: str | None, out: str, text: str | None, folder: str) -> None:
 
     path = find_checkpoint(run, folder, say)
     model = load(path)
-    run_of_it, reports = Run(path.parent), []
+    trained, reports = Run(path.parent), []
     try:
-        reports = run_of_it.read_history() if run_of_it.history.exists() else []
+        reports = trained.read_history() if trained.history.exists() else []
     except CharrnnError as error:
         say(f"{error}; the page has no loss curve")
     ids = None if text is None else read_ids(text, model)

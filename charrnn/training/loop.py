@@ -227,7 +227,7 @@ class _Training:
             raise CharrnnError(f"{error}; the training did not start: {remedy}") from None
 
     def _first_updates(self, final_characters: int) -> tuple[list[float], int]:
-        """The losses of the updates that measured the speed, if the length of the run is in minutes, and its steps."""
+        """Measure the speed if the run has minutes; return the losses of these first updates, and the run's steps."""
         if self.settings.epochs is not None:
             return [], self.settings.epochs * self.trainer.steps_per_epoch
         minutes = self.settings.minutes or minutes_worth_waiting(self.corpus.training_characters)
