@@ -41,7 +41,7 @@ def write_atomically(path: Path, *pieces: bytes | memoryview) -> bool:
     Raises:
         NotWrittenError: the file could not be written; its old content is unchanged.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.parent / f".{path.name}.{os.getpid()}.tmp"
     try:
         # A killed process may have left this file, or somebody a link, which must not be followed.
         temporary.unlink(missing_ok=True)

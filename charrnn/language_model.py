@@ -21,7 +21,7 @@ from charrnn.sampling.samples import DEFAULT_LENGTH, LENGTH, SEED, Request, writ
 from charrnn.sampling.streams import beginning
 from charrnn.surroundings import usual_folder
 from charrnn.text.typed import UNKNOWN, encode_known, encode_prime, encode_stop, normalised
-from charrnn.text.vocabulary import Decoder, Ids
+from charrnn.text.vocabulary import Decoder, Ids, boundary_mark
 
 _CHUNK = 1 << 16  # characters scored at a time, to bound the memory
 
@@ -154,7 +154,7 @@ class LanguageModel:
         Raises:
             CharrnnError: see `score`.
         """
-        if end and self.vocabulary.boundary is None:
+        if end and not self.vocabulary.writes_boundary:
             raise CharrnnError("end is True, but the model was trained on one text and knows no end", exit_code=2)
         scorer = Scorer(self.network)
         scorer.score(beginning(self.vocabulary, self._encode("prime", prime)))
@@ -185,4 +185,5 @@ class LanguageModel:
         vocabulary = self.vocabulary.unrestricted
         if vocabulary.unknown is None:
             return encode_known(name, text, vocabulary, ignore_note)
+        text = text.replace(boundary_mark(vocabulary.kind), "\ufffd")  # which would end the text
         return vocabulary.encode(normalised(name, text, vocabulary, ignore_note))

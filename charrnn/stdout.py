@@ -6,7 +6,7 @@ import io
 import os
 import sys
 from collections.abc import Iterable, Iterator
-from itertools import groupby, repeat
+from itertools import groupby
 from operator import itemgetter
 
 import click
@@ -15,12 +15,11 @@ from charrnn import CharrnnError
 from charrnn.messages import show_controls
 
 
-def write_text(pieces: Iterable[str], marks: Iterable[bool] = repeat(False), is_painted: bool = False) -> bool:
-    """Stream text to stdout: exact UTF-8 to a pipe or file; escaped controls and highlighted marks to a terminal.
+def write_text(pieces: Iterable[str], is_painted: bool = False) -> bool:
+    """Stream text to stdout: exact UTF-8 to a pipe or file, with escaped controls to a terminal.
 
     Args:
         pieces: the text.
-        marks: for each piece, whether to highlight it.
         is_painted: the pieces are ready for a terminal: they have colours, and their own controls are escaped.
 
     Returns:
@@ -29,7 +28,7 @@ def write_text(pieces: Iterable[str], marks: Iterable[bool] = repeat(False), is_
     out = sys.stdout
     if not isinstance(out, io.TextIOWrapper):
         raise CharrnnError("stdout is closed: there is nowhere to write the text")
-    on_terminal = out.isatty()
+    on_terminal = _is_terminal()
     if on_terminal:
         out.reconfigure(errors="replace")
     else:
@@ -37,7 +36,7 @@ def write_text(pieces: Iterable[str], marks: Iterable[bool] = repeat(False), is_
     piece = ""
     try:
         if on_terminal and not is_painted:
-            pieces = _highlight(map(show_controls, pieces), marks)
+            pieces = map(show_controls, pieces)
         for piece in filter(None, pieces):
             out.write(piece)
             out.flush()
@@ -60,13 +59,24 @@ def write_paths(*paths: object) -> None:
 
 def errors_for_stdout() -> str:
     """How `write_text` needs invalid UTF-8 decoded: to U+FFFD for a terminal, else so that the same bytes come out."""
-    return "replace" if sys.stdout is not None and sys.stdout.isatty() else "surrogateescape"
+    return "replace" if _is_terminal() else "surrogateescape"
 
 
-def _highlight(pieces: Iterable[str], marks: Iterable[bool]) -> Iterator[str]:
-    """Text for a terminal, with marked pieces in red, or underlined if NO_COLOR is set."""
-    for marked, run in groupby(zip(pieces, marks, strict=False), itemgetter(1)):
-        text = (piece for piece, _ in run)
+def _is_terminal() -> bool:
+    return sys.stdout is not None and sys.stdout.isatty()
+
+
+def highlighted(pieces: Iterable[tuple[str, bool]]) -> Iterator[str]:
+    """Text for `write_text`, painted if stdout is a terminal: marked pieces in red, or underlined if NO_COLOR is set.
+
+    Args:
+        pieces: the text, and whether each piece is marked.
+    """
+    if not _is_terminal():
+        yield from (piece for piece, _ in pieces)
+        return
+    for marked, run in groupby(pieces, itemgetter(1)):
+        text = (show_controls(piece) for piece, _ in run)
         if marked and os.environ.get("NO_COLOR"):
             yield click.style("".join(text), underline=True)
         elif marked:

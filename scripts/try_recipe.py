@@ -101,7 +101,7 @@ def main(text: str, recipe: tuple[str, ...], core: int) -> None:
     tf.config.threading.set_inter_op_parallelism_threads(1)
     tf.config.threading.set_intra_op_parallelism_threads(1)
     from charrnn.planning.defaults import default_settings
-    from charrnn.planning.warm_start import load_source
+    from charrnn.planning.warm_start import load_pretrained
     from charrnn.surroundings import usual_folder
     from charrnn.text.corpus import read_corpus
     from charrnn.text.reading import open_files
@@ -216,7 +216,7 @@ def main(text: str, recipe: tuple[str, ...], core: int) -> None:
     training.AVERAGE_DECAY = tried["average_decay"]
     corpus, source = read_corpus(open_files([text])), None
     if tried["start"]:
-        source = load_source(tried["start"], usual_folder())
+        source = load_pretrained(tried["start"], usual_folder())
         corpus = corpus.extended(source.model.vocabulary)
         for name in ("cell", "layers", "units", "embedding"):
             given[name] = getattr(source.model.settings, name)

@@ -37,7 +37,8 @@ from charrnn.text.reading import open_files
 
 CONTEXT, LAST = 256, 64
 AVERAGE_DECAY = 0.998  # charrnn's
-SCORED = 2_000_000  # characters at most
+SCORED = 2_000_000  # characters at most, in the end
+ON_THE_WAY = 50_000  # and in what is printed before
 
 
 @click.command(help=__doc__.replace("\n\n", "\n\n\b\n"))
@@ -95,7 +96,8 @@ def main(
         update(step)
         trained += time.perf_counter() - begin
         if 5 * (step + 1) // iterations > 5 * step // iterations:
-            loss = window_loss(average, ids, corpus.validation_start, CONTEXT, LAST, SCORED)
+            scored = SCORED if step + 1 == iterations else ON_THE_WAY
+            loss = window_loss(average, ids, corpus.validation_start, CONTEXT, LAST, scored)
             click.echo(
                 f"update {step + 1:,}  train {sum(losses) / len(losses):.4f}  val {loss:.4f}  {trained / 60:.1f} min"
             )

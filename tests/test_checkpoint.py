@@ -235,6 +235,7 @@ def test_a_forgers_checksum_is_no_obstacle_by_itself() -> None:
         ({"characters": "a\ud800"}, "half a character"),
         ({"characters": ["a", "b"]}, "no characters"),
         ({"settings.vocabulary": "ascii"}, "fixed vocabulary"),
+        ({"settings.split_at": "a\ud800"}, "split_at is"),
     ],
 )
 def test_a_forged_configuration_is_refused(change: dict[str, object], message: str) -> None:

@@ -195,6 +195,8 @@ WRONG_CALLS = [
     (["sample", "--seed", "1", "a b"], 2, "--checkpoint 'a b' names a run"),
     (["train", "/dev/fd/0"], 2, "/dev/fd/0, which has no name of its own: choose a name with --name"),
     (["sample", "--prime", "a", "--prime-file", "good.txt"], 2, "cannot be combined"),
+    (["page", "starter", "--out", "."], 2, "is a directory"),
+    (["plot-loss", "--out", "folder"], 2, "is a directory"),
     (["sample", "--temprature", "1"], 2, "--temperature"),
     (["plot-loss"], 2, "/checkpoints yet: train one with charrnn train FILE"),
     (["plot-los"], 2, "plot-los"),

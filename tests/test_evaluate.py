@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import PROJECT, SMALL, Command, environment, on_terminal, run_charrnn
+from conftest import PROJECT, SMALL, Command, chain_model, environment, on_terminal, run_charrnn
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -26,7 +26,7 @@ from charrnn.evaluation.colours import Painter, colours_of
 from charrnn.evaluation.tally import KINDS, Tally
 from charrnn.network.config import NetworkConfig
 from charrnn.network.network import Network
-from charrnn.network.scoring import log_probabilities
+from charrnn.network.scoring import score_text
 from charrnn.runs import checkpoint
 from charrnn.runs.folder import Run
 from charrnn.text.vocabulary import Vocabulary
@@ -109,7 +109,7 @@ def test_windows_are_each_read_from_nothing(trained: Path, model: Path, charrnn:
     network = Network(best.config, best.weights)
 
     def mean(ids: Any) -> float:
-        scored = [log_probabilities(network, ids[at : at + 257], 1) for at in range(0, len(ids) - 256, 256)]
+        scored = [score_text(network, ids[at : at + 257], 1) for at in range(0, len(ids) - 256, 256)]
         return -float(np.mean(scored))
 
     ids = best.vocabulary.encode((trained / "small.txt").read_text())
@@ -171,7 +171,23 @@ def test_a_model_of_bytes(charrnn: Command, tmp_path: Path) -> None:
     assert charrnn("train", "x.txt", *SMALL, "--vocabulary", "bytes", "--epochs", "1").returncode == 0
     found = numbers(charrnn("evaluate", "x.txt", "--json"))
     assert (found["characters"], found["unknown"]) == (2802, 0)
+    loss = checkpoint.load(tmp_path / "checkpoints/x/last.safetensors").progress.final_loss
+    assert numbers(charrnn("evaluate", "x.txt", "--validation", "--json"))["nats_per_character"] == pytest.approx(
+        loss, abs=1e-4
+    )
+    shown = charrnn("evaluate", "x.txt").stdout
+    assert "x.txt: 2,802 bytes\n" in shown
+    assert "nats per byte (" in shown
     assert "é 漢" in charrnn("evaluate", "x.txt", "--show").stdout
+
+
+def test_a_model_of_one_character(charrnn: Command, tmp_path: Path) -> None:
+    (tmp_path / "m.safetensors").write_bytes(checkpoint.to_bytes(chain_model(Vocabulary("text", "漢"), "漢")))
+    (tmp_path / "x.txt").write_text("漢" * 50, encoding="utf-8")
+    result = charrnn("evaluate", "x.txt", "--checkpoint", "m.safetensors")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "0.0000 nats per character" in result.stdout
+    assert "nan" not in result.stdout
 
 
 def test_several_files_and_standard_input(trained: Path, model: Path, charrnn: Command) -> None:
@@ -213,6 +229,7 @@ def test_ctrl_c_ends_all_processes_quietly(larger: Path, tmp_path: Path) -> None
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a job in the background has it ignored
     ) as process:  # fmt: skip
         assert process.stderr is not None
+        assert process.stderr.readline() == "long.txt: read as iso8859-1, like the training text\n"
         assert process.stderr.readline().startswith("reading ")
         time.sleep(2)
         os.killpg(process.pid, signal.SIGINT)

@@ -148,7 +148,10 @@ def test_a_save_that_fails_for_good_ends_in_an_error_and_the_same_command_goes_o
     assert result.returncode == 1
     kept = checkpoint.load(run.last).progress
     assert 0 < kept.step < kept.total_steps
-    assert f"step {kept.step} of {kept.total_steps} is kept: fix this" in result.stderr.splitlines()[-1]
+    assert (
+        f"step {kept.step} of {kept.total_steps} is kept: fix this, and continue with: charrnn train "
+        in result.stderr.splitlines()[-1]
+    )
     assert charrnn(*TRAIN).returncode == 0
     assert same_files(run, Run(trained / "checkpoints/small"))
     assert len(os.listdir(run.folder)) == 3

@@ -116,7 +116,8 @@ def test_a_gpu_is_seen_if_cuda_is_installed_in_either_way(tmp_path: Path, monkey
     monkeypatch.setattr(machine, "NVIDIA", driver)
     monkeypatch.setattr(machine, "LOADED", cache)
     monkeypatch.setattr(machine.importlib.util, "find_spec", lambda name: None)
-    monkeypatch.delenv("LD_LIBRARY_PATH", raising=False)
+    for variable in ("LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES"):
+        monkeypatch.delenv(variable, raising=False)
     driver.touch()
     assert machine_class() != "gpu"
     cache.write_bytes(b"libc.so.6\0libcudart.so.12\0")
@@ -127,6 +128,11 @@ def test_a_gpu_is_seen_if_cuda_is_installed_in_either_way(tmp_path: Path, monkey
     monkeypatch.setenv("LD_LIBRARY_PATH", str(tmp_path))
     assert machine_class() != "gpu"
     monkeypatch.setenv("LD_LIBRARY_PATH", f"/nowhere:{tmp_path / 'cuda'}")
+    assert machine_class() == "gpu"
+    for hidden in ("", "-1"):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
+        assert machine_class() != "gpu"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     assert machine_class() == "gpu"
     driver.unlink()
     assert machine_class() != "gpu"

@@ -174,6 +174,14 @@ def test_a_half_character_is_scored_as_unknown_by_a_model_of_ascii(model: Langua
     assert model.score("a\ud800").text == "a\ufffd"
 
 
+def test_a_nul_is_scored_as_unknown_and_never_as_the_end_of_a_text() -> None:
+    vocabulary = dataclasses.replace(Vocabulary.ascii(), has_boundary=True, writes_boundary=True)
+    model = LanguageModel(chain_model(vocabulary, "abc", noise=1.0))
+    found, other = model.score("a\0b"), model.score("a\ufffdb")
+    assert found.text == other.text == "a\ufffdb"
+    np.testing.assert_array_equal(found.nats, other.nats)
+
+
 @pytest.mark.parametrize("cell", CELLS)
 def test_the_users_error_state_of_numpy_neither_breaks_the_api_nor_is_changed(cell: str) -> None:
     """With weights at which all that can underflow does."""

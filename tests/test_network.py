@@ -11,7 +11,7 @@ import pytest
 from charrnn.network.cells import CELLS
 from charrnn.network.config import NetworkConfig, weight_shapes
 from charrnn.network.network import Network
-from charrnn.network.scoring import CHUNK, log_probabilities
+from charrnn.network.scoring import CHUNK, score_text
 from charrnn.text.vocabulary import Ids
 
 
@@ -103,7 +103,7 @@ def test_a_text_is_scored_in_pieces_as_it_is_in_one(length: int, before: int) ->
     network = Network(config, random_weights(config))
     ids: Ids = np.random.default_rng(3).integers(0, 40, before + length - 1).astype(np.uint8)
     told: list[int] = []
-    found = log_probabilities(network, ids, before, told.append)
+    found = score_text(network, ids, before, told.append)
     expected, _ = network.log_probabilities(ids, network.zero_state())
     np.testing.assert_allclose(found, expected[before - 1 :], rtol=1e-5)
     assert sum(told) == len(found) == length - 1

@@ -199,6 +199,49 @@ def test_a_seed_gives_the_same_text_and_the_controls_do_what_they_say(
     page.close()
 
 
+def test_a_text_that_the_model_ends_says_so_and_more_begins_the_next(
+    tmp_path: Path, charrnn: Command, browser: Any
+) -> None:
+    vocabulary = dataclasses.replace(Vocabulary("text", "ab"), has_boundary=True, writes_boundary=True)
+    page = Page(browser, make(charrnn, tmp_path, chain_model(vocabulary, "ab\0")))
+    assert page.write(temperature=0, length=100) == "ab\n"
+    assert "; the model ended the text" in page.tab.inner_text("#play-status")
+    page.tab.locator("#more").focus()
+    page.tab.keyboard.press("Enter")
+    page.wait_until_written()
+    page.tab.keyboard.press("Enter")  # it still has the focus
+    page.wait_until_written()
+    assert page.written() == "ab\nab\nab\n"
+    page.tab.fill("#length", "")
+    page.tab.click("#more")
+    assert page.written() == "ab\nab\nab\n"
+
+    # The focus stays in the list, and the end of the text in sight.
+    page.write(prime="b" * 3000, length=1)
+    page.tab.locator("#next button").nth(1).focus()
+    for _ in range(2):
+        page.tab.keyboard.press("Enter")
+        page.wait_until_written()
+    assert len(page.written()) == 3003
+    assert page.tab.evaluate("document.activeElement.closest('#next') !== null")
+    hidden = "(box => box.scrollHeight - box.clientHeight - box.scrollTop)(document.getElementById('written'))"
+    assert page.tab.evaluate("document.getElementById('written').scrollTop") > 0
+    assert page.tab.evaluate(hidden) < 2
+    page.close()
+
+
+def test_the_bytes_of_a_character_go_together(tmp_path: Path, charrnn: Command, browser: Any) -> None:
+    page = Page(browser, make(charrnn, tmp_path, model_of("rnn", 1, Vocabulary.bytes())))
+    page.tab.evaluate("goOn(encoded('a\u6f22'))")
+    page.wait_until_written()
+    for key, text in (("b", "a\u6f22b"), ("Backspace", "a\u6f22"), ("Backspace", "a"), ("\U0001e900", "a\U0001e900")):
+        page.tab.locator("#written").dispatch_event("keydown", {"key": key})
+        page.wait_until_written()
+        assert page.written() == text
+    assert "5 bytes" in page.tab.inner_text("#play-status")
+    page.close()
+
+
 def test_a_text_is_coloured_by_its_surprise_and_by_a_cell(tmp_path: Path, charrnn: Command, browser: Any) -> None:
     model = model_of("lstm", 2, ASCII)
     page = Page(browser, make(charrnn, tmp_path, model))

@@ -122,6 +122,33 @@ def test_the_class_of_a_machine_is_read(
     assert machine.machine_class() == machine.machine_class("cpu") == found
 
 
+@pytest.mark.parametrize(
+    ("own", "quotas", "cores"),
+    [
+        ("0::/", {"cpu.max": "200000 100000"}, 2),
+        ("0::/", {"cpu.max": "150000 100000"}, 2),
+        ("0::/", {"cpu.max": "max 100000"}, 64),
+        ("0::/a/b", {"a/cpu.max": "50000 100000", "a/b/cpu.max": "max 100000"}, 1),
+        ("4:cpu,cpuacct:/a", {"cpu/a/cpu.cfs_quota_us": "300000", "cpu/a/cpu.cfs_period_us": "100000"}, 3),
+        ("4:cpu,cpuacct:/a", {"cpu/a/cpu.cfs_quota_us": "-1", "cpu/a/cpu.cfs_period_us": "100000"}, 64),
+        ("4:memory:/a", {"memory/a/memory.limit_in_bytes": "1000000"}, 64),
+    ],
+)
+def test_a_containers_quota_counts_as_cores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: str, quotas: dict[str, str], cores: int
+) -> None:
+    for name, text in quotas.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(f"{text}\n")
+    (tmp_path / "own").write_text(f"{own}\n")
+    monkeypatch.setattr(machine, "CGROUPS", tmp_path)
+    monkeypatch.setattr(machine, "OWN_CGROUPS", tmp_path / "own")
+    monkeypatch.setattr(machine.os, "sched_getaffinity", lambda _: set(range(64)), raising=False)
+    assert machine.usable_cores() == cores
+    assert machine.usable_cores(2) == max(1, cores // 2)
+    assert (machine.memory_limit() == 1_000_000) == ("memory" in own)
+
+
 def test_more_cores_and_a_better_class_count_as_more_time() -> None:
     speeds = [machine_speed(name, 2) for name in ("other", "avx512", "bfloat16", "gpu")]
     assert speeds == sorted(set(speeds))
@@ -149,7 +176,13 @@ def test_twenty_starts_choose_the_same_beside_a_busy_program(tmp_path: Path) -> 
 
 @pytest.mark.parametrize(
     ("characters", "minutes", "scored"),
-    [(8_000, 0.01, 8_000), (20_000, 0.01, 20_000), (111_540, 1.0, 111_540), (10_000_000, 0.5, 300_000)],
+    [
+        (8_000, 0.01, 8_000),
+        (20_000, 0.01, 20_000),
+        (111_540, 1.0, 111_540),
+        (10_000_000, 0.5, 300_000),
+        (60_000_000, 600.0, 2_000_000),
+    ],
 )
 def test_a_large_validation_part_is_scored_as_far_as_the_time_allows(
     characters: int, minutes: float, scored: int

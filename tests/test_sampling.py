@@ -160,6 +160,10 @@ def test_without_a_prime_a_text_starts_as_after_a_blank_line_or_a_boundary() -> 
     several = Vocabulary("ascii", Vocabulary.ascii().characters, has_boundary=True, writes_boundary=True)
     assert beginning(several, np.zeros(0, np.uint8)).tolist() == [several.id_of("\n"), several.boundary]
     assert len(sample(Vocabulary("text", "ab"), length=9)) == 9  # there is no newline to start after
+    unread = Vocabulary.ascii().restricted("ACGT", "ACGT")
+    assert beginning(unread, np.zeros(0, np.uint8)).tolist() == [unread.id_of("A")] * 2
+    names = several.restricted("Annabel", "Annabel")
+    assert beginning(names, np.zeros(0, np.uint8)).tolist() == [names.boundary] * 2
 
 
 def test_the_unknown_symbol_is_never_chosen() -> None:

@@ -123,6 +123,14 @@ def test_minutes_beyond_the_passes_that_help_change_nothing(tmp_path: Path, char
     assert end.progress.total_steps == 2 * per_pass
 
 
+def test_the_shortest_run_is_still_validated(tmp_path: Path, charrnn: Command, tales: str) -> None:
+    (tmp_path / "x.txt").write_text(tales[:3000], encoding="utf-8")
+    result = charrnn("train", "x.txt", "--minutes", "50", "--batch-size", "16", "--seq-length", "128")
+    assert result.returncode == 0, result.stderr
+    assert "5 updates are enough" in result.stderr
+    assert len(Run(tmp_path / "checkpoints/x").read_history()) > 0
+
+
 def test_from_nothing_and_from_it_by_name(tmp_path: Path, tales: str) -> None:
     job, _ = plan(tmp_path, tales, expect=False, init_from="none")
     assert job.settings.units != 640

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from hypothesis import strategies as st
 from charrnn import CharrnnError
 from charrnn.files import try_lock
 from charrnn.text import corpus as corpus_module
+from charrnn.text import store as store_module
 from charrnn.text.corpus import Corpus, Reading, read_corpus
 from charrnn.text.reading import LARGE, open_files
 from charrnn.text.store import FOLDER, StoredIds
@@ -257,19 +259,43 @@ def test_a_file_that_loses_its_end_while_it_is_read_is_told(tmp_path: Path) -> N
 
 
 @pytest.mark.usefixtures("every_text_is_large")
-def test_a_text_that_changes_while_it_is_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("other", ["one TWO\n", "two one\n"])  # with other characters, and with the same
+def test_a_text_that_changes_while_it_is_read_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other: str
+) -> None:
     path = tmp_path / "a.txt"
     path.write_text("one two\n" * 1000)
     choose = corpus_module._kind_for  # between the two passes
 
     def write_and_choose(*args: object) -> str:
-        path.write_text("one TWO\n" * 1000)
+        path.write_text(other * 1000)
         return choose(*args)  # type: ignore[arg-type]
 
     monkeypatch.setattr(corpus_module, "_kind_for", write_and_choose)
     with pytest.raises(CharrnnError, match=r"a\.txt: changed while charrnn read it: run the command again"):
         read(tmp_path, "a.txt")
     assert list((tmp_path / "ids").iterdir()) == []
+
+
+@pytest.mark.usefixtures("every_text_is_large")
+def test_a_file_that_another_process_took_for_a_leftover_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock, refused = store_module.try_lock, []
+
+    def too_late(file: Any) -> bool:
+        if not refused:
+            refused.append(Path(file.name))
+            refused[0].unlink()
+            return False
+        return lock(file)
+
+    monkeypatch.setattr(store_module, "try_lock", too_late)
+    (tmp_path / "a.txt").write_text("one two\n" * 1000)
+    corpus, _ = read(tmp_path, "a.txt")
+    assert len(corpus.ids) == 8000
+    assert len(refused) == 1
+    assert [path.suffix for path in (tmp_path / "ids").iterdir()] == [".ids"]
 
 
 # --- kills and full disks --------------------------------------------------------------------

@@ -213,6 +213,23 @@ def test_the_finished_run_names_the_command_that_goes_on(named: Path) -> None:
     assert r"with --split-at \n, not --split-at ,: " in refused.stderr
 
 
+def test_the_validation_part_of_several_texts_has_the_loss_that_the_run_saved(named: Path) -> None:
+    found = json.loads(in_folder(named, "evaluate", "names.txt", "--validation", "--json"))
+    saved = checkpoint.load(named / "checkpoints/names/last.safetensors").progress.final_loss
+    assert found["nats_per_character"] == pytest.approx(saved, abs=1e-4)
+
+
+def test_options_without_effect_and_options_that_were_not_given_are_named(charrnn: Command, tmp_path: Path) -> None:
+    (tmp_path / "one.txt").write_text("One text, one line.\n" * 50)
+    small = ("--epochs", "1", "--units", "8", "--cell", "rnn", "--precision", "bfloat16", "--device", "cpu")
+    result = charrnn("train", "one.txt", *small)
+    assert result.returncode == 0, result.stderr
+    assert "--precision bfloat16 has no effect on --cell rnn on a CPU" in result.stderr
+    refused = charrnn("train", "one.txt", "--split-at", ",")
+    assert refused.returncode == 1
+    assert "ran with no --split-at, not --split-at ,: " in refused.stderr
+
+
 def test_a_folder_is_read_by_a_pattern(charrnn: Command, tmp_path: Path) -> None:
     for name, text in {"b.txt": "second", "a.txt": "first", "c.md": "no", "sub/d.txt": "third"}.items():
         (tmp_path / "letters" / name).parent.mkdir(parents=True, exist_ok=True)
@@ -354,6 +371,8 @@ def test_a_model_that_was_trained_on_one_text_never_ends_it(tmp_path: Path) -> N
     model = LanguageModel(model_of("text", "abc", writes=False))
     text = "".join(model.generate("a", length=500, seed=1, temperature=1))
     assert len(text) == 500
+    with pytest.raises(CharrnnError, match="knows no end"):
+        model.score("a", end=True)
     with pytest.raises(CharrnnError, match="knows no end"):
         LanguageModel(chain_model(Vocabulary("text", "ab\n"), "ab\n")).score("a", end=True)
 

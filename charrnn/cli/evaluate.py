@@ -6,7 +6,7 @@ import collections
 import itertools
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -66,18 +66,20 @@ def evaluate(
 
     model = load(find_checkpoint(checkpoint, folder, say))
     cores = usable_cores()
+    scorings: Iterable[tuple[evaluation.Scoring, int]]
     if validation:
         whole = evaluation.evaluate_validation(model, files, windows, cores, Path(folder) / FOLDER)
         scored = model.progress.final_characters if windows is None else model.corpus.validation_characters
         scorings = [(whole, scored)]
     else:
-        scorings = [(evaluation.evaluate_file(model, file, windows, cores), _size(file)) for file in files]
-    painter = Painter(model.vocabulary, colours_of(sys.stdout is not None and sys.stdout.isatty()))
+        scorings = ((evaluation.evaluate_file(model, file, windows, cores), _size(file)) for file in files)
+    colours = colours_of(sys.stdout is not None and sys.stdout.isatty())
+    painter = Painter(model.vocabulary, colours)
     for scoring, size in scorings:
         pieces = _Followed(scoring, 0 if show else size)
         if show:
             painted = (part for text, nats in pieces for part in painter.paint(text, nats))
-            if not write_text(itertools.chain([painter.legend()], painted, ["\n"]), is_painted=True):
+            if not write_text(itertools.chain([painter.legend()], painted, ["\n"]), is_painted=colours > 0):
                 return
         else:
             collections.deque(pieces, maxlen=0)  # read all, keep none

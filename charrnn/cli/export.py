@@ -7,14 +7,14 @@ from pathlib import Path
 import click
 
 from charrnn import CharrnnError
-from charrnn.cli.options import PATH, Command, complete_run, debug_option, folder_option
+from charrnn.cli.options import OUT, Command, complete_run, debug_option, folder_option
 from charrnn.messages import say, waiting_for
 from charrnn.stdout import write_paths
 
 
 @click.command(cls=Command)
 @click.argument("run", required=False, metavar="[RUN]", shell_complete=complete_run)
-@click.option("--out", type=PATH, required=True, metavar="PATH", help="The .keras file to write.")
+@click.option("--out", type=OUT, required=True, metavar="PATH", help="The .keras file to write.")
 @folder_option
 @debug_option
 def export(run: str | None, out: str, folder: str) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import sys
 from functools import partial
 from typing import Any
 
@@ -64,8 +66,17 @@ def _set_debug(ctx: click.Context, _: click.Parameter, value: bool) -> None:
         ctx.find_root().obj.debug = True
 
 
+def as_utf8(_: click.Context, __: click.Parameter, text: str | None) -> str | None:
+    """Text as it was typed: in a C locale, Python passes the bytes of non-ASCII characters as surrogates."""
+    if text is None or sys.getfilesystemencoding() != "ascii":
+        return text
+    return os.fsencode(text).decode("utf-8", "surrogateescape")
+
+
 PATH = click.Path(allow_dash=True, readable=False)
 """A path that the shell completes; the code that opens it checks that it exists."""
+OUT = click.Path(dir_okay=False, readable=False)
+"""The path of a file to write, which must not be a folder."""
 
 
 def complete_run(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:

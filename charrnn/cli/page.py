@@ -7,14 +7,14 @@ from pathlib import Path
 import click
 
 from charrnn import CharrnnError
-from charrnn.cli.options import PATH, Command, complete_model, debug_option, folder_option
+from charrnn.cli.options import OUT, PATH, Command, complete_model, debug_option, folder_option
 from charrnn.messages import say
 from charrnn.stdout import write_paths
 
 
 @click.command(cls=Command)
 @click.argument("run", required=False, metavar="[RUN]", shell_complete=complete_model)
-@click.option("--out", type=PATH, required=True, metavar="PATH", help="The .html file to write.")
+@click.option("--out", type=OUT, required=True, metavar="PATH", help="The .html file to write.")
 @click.option(
     "--text",
     type=PATH,

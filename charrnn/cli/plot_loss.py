@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from charrnn import CharrnnError
-from charrnn.cli.options import PATH, Command, complete_run, debug_option, folder_option
+from charrnn.cli.options import OUT, Command, complete_run, debug_option, folder_option
 from charrnn.messages import say
 from charrnn.stdout import write_paths
 
@@ -14,7 +14,7 @@ from charrnn.stdout import write_paths
 @click.argument("runs", nargs=-1, metavar="[RUN]...", shell_complete=complete_run)
 @click.option(
     "--out",
-    type=PATH,
+    type=OUT,
     metavar="PATH",
     help="The .png, .svg or .pdf file to write.  "
     "[default: loss.png in the run's folder; for several runs, next to the first one's folder]",

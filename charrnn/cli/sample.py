@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import os
 import shlex
-import sys
 from collections.abc import Iterable
-from itertools import repeat
 
 import click
 
-from charrnn.cli.options import PATH, Command, checkpoint_option, debug_option, folder_option, number
+from charrnn.cli.options import PATH, Command, as_utf8, checkpoint_option, debug_option, folder_option, number
 from charrnn.messages import say, show_reading
 from charrnn.network.network import Network
 from charrnn.runs.checkpoint import load
@@ -18,21 +16,14 @@ from charrnn.runs.folder import find_checkpoint
 from charrnn.sampling import output
 from charrnn.sampling.choice import DEFAULT_TEMPERATURE, RANGES, Choice
 from charrnn.sampling.samples import COUNT, DEFAULT_LENGTH, LENGTH, SEED, Request, write_samples
-from charrnn.stdout import errors_for_stdout, write_text
+from charrnn.stdout import errors_for_stdout, highlighted, write_text
 from charrnn.text.typed import UNKNOWN, encode_prime, encode_stop, read_prime, unescaped
-
-
-def _as_utf8(_: click.Context, __: click.Parameter, text: str | None) -> str | None:
-    """Text as it was typed: in a C locale, Python passes the bytes of non-ASCII characters as surrogates."""
-    if text is None or sys.getfilesystemencoding() != "ascii":
-        return text
-    return os.fsencode(text).decode("utf-8", "surrogateescape")
 
 
 @click.command(cls=Command, context_settings={"allow_extra_args": True})
 @click.option(
     "--prime",
-    callback=_as_utf8,
+    callback=as_utf8,
     help=r"Text to continue, taken literally (\n stays two characters).  [default: none; the model begins a "
     "new text or, if it was trained on one text, a new paragraph]",
 )
@@ -47,7 +38,7 @@ def _as_utf8(_: click.Context, __: click.Parameter, text: str | None) -> str | N
 )
 @click.option(
     "--stop",
-    callback=_as_utf8,
+    callback=as_utf8,
     help=r"End before this text, or at --length if it does not occur; \n is a newline, \t a tab, \f a form feed, "
     r"\\ a backslash.",
 )
@@ -169,15 +160,14 @@ def sample(
     samples = write_samples(network, model.vocabulary, request, seeds, as_json, errors, show_reading)
     notes: list[str] = []
     samples = output.with_notes(samples, request, model.vocabulary, notes.append)
-    marks: Iterable[bool] = repeat(False)
     if original is not None:
         samples = original.compared(samples, count, notes.append)
     if as_json:
         pieces: Iterable[str] = output.as_json(samples, request, model.vocabulary, str(path))
     elif original is not None:
-        pieces, marks = output.as_marked_text(samples, separator)
+        pieces = highlighted(output.as_marked_text(samples, separator))
     else:
         pieces = output.as_text(samples, separator)
-    if write_text(pieces, marks):
+    if write_text(pieces, is_painted=original is not None and not as_json):
         for line in notes:
             say(line)

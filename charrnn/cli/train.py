@@ -10,7 +10,16 @@ from typing import Any
 
 import click
 
-from charrnn.cli.options import PATH, Command, complete_model, debug_option, experiment_option, folder_option, number
+from charrnn.cli.options import (
+    PATH,
+    Command,
+    as_utf8,
+    complete_model,
+    debug_option,
+    experiment_option,
+    folder_option,
+    number,
+)
 from charrnn.messages import ignore_note, say, waiting_for
 from charrnn.ranges import Range
 from charrnn.runs.records import CHOICES, RANGES
@@ -22,6 +31,7 @@ from charrnn.runs.records import CHOICES, RANGES
 @click.option(
     "--split-at",
     metavar="TEXT",
+    callback=as_utf8,
     help=r"Split each file into several texts wherever TEXT occurs, for example '\n\n\n' or '<|endoftext|>'; "
     r"\n is a newline, \t a tab, \f a form feed, \\ a backslash.",
 )

@@ -19,7 +19,7 @@ from charrnn.evaluation.tally import KINDS, Line, Nats, Tally
 from charrnn.messages import one_line, plural
 from charrnn.network.network import Network
 from charrnn.runs.records import Checkpoint, CorpusIdentity
-from charrnn.sampling.copying import read_original
+from charrnn.sampling.copying import Original, read_original
 from charrnn.sampling.streams import beginning
 from charrnn.text.corpus import Corpus, Reading, read_corpus
 from charrnn.text.reading import names_of, open_files
@@ -36,6 +36,7 @@ class Evaluation:
     Attributes:
         file: the name of the file, or of several.
         characters: number in the text, or of its validation part; for a `bytes` model, of bytes.
+        unit: `character` or `byte`.
         unknown: number of them that the model does not know.
         tally: the sums.
         xz_bits: what xz makes of the same characters, in bits per character; None if only a sample of them was scored.
@@ -43,6 +44,7 @@ class Evaluation:
 
     file: str
     characters: int
+    unit: str
     unknown: int
     tally: Tally
     xz_bits: float | None
@@ -72,9 +74,12 @@ def evaluate_file(model: Checkpoint, file: str, width: int | None, cores: int) -
     Raises:
         CharrnnError: the file cannot be read, or has nothing to score.
     """
+    return _score(model, read_original(file, model.vocabulary, model.settings.encoding), width, cores)
+
+
+def _score(model: Checkpoint, original: Original, width: int | None, cores: int) -> Scoring:
     vocabulary, unknown, rest = model.vocabulary, 0, ""
     tally, compressor = Tally(vocabulary.kind == "bytes"), _Compressor(vocabulary)
-    original = read_original(file, vocabulary, model.settings.encoding)
     has_symbol = vocabulary.unknown is not None
     table = vocabulary.unrestricted.table()
     strange = vocabulary.unknown if has_symbol else len(vocabulary)
@@ -112,7 +117,7 @@ def evaluate_file(model: Checkpoint, file: str, width: int | None, cores: int) -
     tally.end()
     if not tally.counts.any():
         raise CharrnnError(f"{original.source.name}: has no character that the model can score")
-    return Evaluation(original.source.name, compressor.characters, unknown, tally, compressor.bits())
+    return Evaluation(original.source.name, compressor.characters, vocabulary.unit, unknown, tally, compressor.bits())
 
 
 def evaluate_validation(model: Checkpoint, files: Sequence[str], width: int | None, cores: int, texts: Path) -> Scoring:
@@ -137,13 +142,15 @@ def evaluate_validation(model: Checkpoint, files: Sequence[str], width: int | No
     if CorpusIdentity.of(corpus) != model.corpus or corpus.vocabulary.characters != vocabulary.characters:
         raise CharrnnError(
             f"{name}: is not the text that the model was trained on, whose validation part --validation scores; "
-            "leave that out to score this text"
+            + ("give the files in the order of the training, or " if len(files) > 1 else "")
+            + "leave that out to score this text"
         )
     part, limit = corpus.validation_characters, model.progress.final_characters
     rows = _validation_rows(corpus, settings.seq_length, limit)
     if width is not None:
         rows, limit = cold_windows(corpus.ids[corpus.validation_start :], width), part
-    characters = np.array(vocabulary.texts(boundary_mark("text")))
+    # As objects: NumPy strips NUL, the mark of a boundary, from its own strings.
+    characters = np.array(vocabulary.texts(boundary_mark("text")), object)
     jobs = [
         Rows(rows.ids[some], rows.scored[some]) for some in np.array_split(np.arange(len(rows.ids)), cores) if len(some)
     ]
@@ -161,7 +168,7 @@ def evaluate_validation(model: Checkpoint, files: Sequence[str], width: int | No
         compressor = _Compressor(vocabulary)
         compressor.add("".join(characters[corpus.ids[corpus.validation_start :]]))
         xz = compressor.bits()
-    return Evaluation(name, part, unknown, tally, xz)
+    return Evaluation(name, part, vocabulary.unit, unknown, tally, xz)
 
 
 def _validation_rows(corpus: Corpus, seq_length: int, limit: int) -> Rows:
@@ -230,13 +237,15 @@ def as_text(evaluation: Evaluation) -> Iterator[str]:
     tally, nats = evaluation.tally, evaluation.tally.nats_per_character
     some = "" if evaluation.scored == evaluation.characters else f", {evaluation.scored:,} of them scored"
     unknown = f", {evaluation.unknown:,} unknown to the model" if evaluation.unknown else ""
-    yield f"{one_line(evaluation.file)}: {plural(evaluation.characters, 'character')}{some}{unknown}\n"
+    yield f"{one_line(evaluation.file)}: {plural(evaluation.characters, evaluation.unit)}{some}{unknown}\n"
     xz = "" if evaluation.xz_bits is None else f"; xz needs {evaluation.xz_bits:.3f} bits"
-    yield f"{nats:.4f} nats per character ({nats / math.log(2):.3f} bits, perplexity {math.exp(nats):.2f}){xz}\n\n"
-    yield f"{'kind of character':<22}{'number':>12}{'nats':>8}{'share of all nats':>19}\n"
+    measures = f"{nats / math.log(2):.3f} bits, perplexity {math.exp(nats):.2f}"
+    yield f"{nats:.4f} nats per {evaluation.unit} ({measures}){xz}\n\n"
+    yield f"{f'kind of {evaluation.unit}':<22}{'number':>12}{'nats':>8}{'share of all nats':>19}\n"
+    whole = float(tally.sums.sum())
     for kind, count, total in zip(KINDS, tally.counts.tolist(), tally.sums.tolist(), strict=True):
         if count:
-            yield f"{kind:<22}{count:>12,}{total / count:>8.3f}{total / tally.sums.sum():>18.1%}\n"
+            yield f"{kind:<22}{count:>12,}{total / count:>8.3f}{total / whole if whole else 0:>18.1%}\n"
     expected = tally.expected
     unexpected = [line for line in tally.unexpected if line not in expected]  # of a short text, they may be the same
     for title, lines in (("most", expected), ("least", unexpected)):

@@ -42,7 +42,7 @@ class Scorer:
         return found
 
 
-def log_probabilities(
+def score_text(
     network: Network, ids: npt.NDArray[np.integer], before: int, advance: Callable[[int], None] = lambda _: None
 ) -> npt.NDArray[np.float64]:
     """Compute how probable each character of a text is, given all before it, in one pass from the zero state.

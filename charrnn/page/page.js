@@ -7,6 +7,7 @@ const { vocabulary } = model;
 const symbols = [...vocabulary.characters];
 const idOf = new Map(symbols.map((character, id) => [character, id]));
 const isBytes = vocabulary.kind === "bytes";
+const unit = isBytes ? "byte" : "character";
 
 const element = (name, content = "", properties = {}) => {
   const made = Object.assign(document.createElement(name), properties);
@@ -19,11 +20,12 @@ function shown(id) {
   if (id === vocabulary.boundary) return "end of text";
   if (id === vocabulary.unknown) return "unknown";
   if (isBytes && id > 126) return `byte ${id}`;
-  return (
-    { " ": "space", "\n": "newline", "\t": "tab" }[symbols[id]] ??
-    (symbols[id] < " " ? `U+${symbols[id].codePointAt(0).toString(16).padStart(4, "0")}` : symbols[id])
-  );
+  const name = { " ": "space", "\n": "newline", "\t": "tab" }[symbols[id]];
+  if (name || !/[\p{Z}\p{C}\p{M}]/u.test(symbols[id])) return name ?? symbols[id];
+  return `U+${symbols[id].codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}`;
 }
+
+const counted = (count) => `${count.toLocaleString("en")} ${unit}${count === 1 ? "" : "s"}`;
 
 /** The ids of a text; characters without one become the unknown symbol or, where there is none, are left out. */
 function encoded(text) {
@@ -40,11 +42,11 @@ function encoded(text) {
   return ids;
 }
 
-/** The text of ids, one string each; the bytes of a character stand with its last one. */
+/** The text of ids, one string each; the bytes of a character stand with its last one, and a boundary ends a line. */
 function decoded(ids) {
-  if (!isBytes) return ids.map((id) => symbols[id] ?? (id === vocabulary.unknown ? "\ufffd" : ""));
+  if (!isBytes) return ids.map((id) => symbols[id] ?? (id === vocabulary.unknown ? "\ufffd" : "\n"));
   const decoder = new TextDecoder("utf-8");
-  return ids.map((id) => (id < 256 ? decoder.decode(Uint8Array.of(id), { stream: true }) : ""));
+  return ids.map((id) => (id < 256 ? decoder.decode(Uint8Array.of(id), { stream: true }) : "\n"));
 }
 
 // --- the worker ------------------------------------------------------------------------------------
@@ -73,13 +75,17 @@ let text = []; // the ids after those that every text starts with
 let primed = 0; // how many of them the user gave
 const earlier = []; // {ids, primed} of texts that were left
 
-function showText() {
+/** Shows the text, and follows its end if that was visible. */
+function showText(follows = false) {
   const strings = decoded(text);
-  $("written").replaceChildren(
+  const box = $("written");
+  const isAtEnd = follows || box.scrollTop + box.clientHeight > box.scrollHeight - 8;
+  box.replaceChildren(
     element("span", strings.slice(0, primed).join(""), { className: "prime" }),
     element("span", strings.slice(primed).join("")),
     element("span", "", { className: "cursor" }),
   );
+  if (isAtEnd) box.scrollTop = box.scrollHeight;
 }
 
 /** A symbol and its probability, as a bar. */
@@ -92,33 +98,40 @@ function bar(name, id, probability) {
   return made;
 }
 
-function showExpected(list) {
-  $("next").replaceChildren(
-    ...list.map(([id, probability]) => {
+/** Fills a list with buttons; the focus stays at its place. */
+function showButtons(list, buttons) {
+  const place = [...list.children].findIndex((item) => item.contains(document.activeElement));
+  list.replaceChildren(
+    ...buttons.map((button) => {
       const item = document.createElement("li");
-      const button = bar("button", id, probability);
-      button.onclick = () => goOn([...text, id]);
       item.append(button);
       return item;
     }),
   );
+  if (place >= 0) buttons[Math.min(place, buttons.length - 1)]?.focus();
+}
+
+function showExpected(list) {
+  const buttons = list.map(([id, probability]) => {
+    const button = bar("button", id, probability);
+    button.onclick = () => goOn([...text, id]);
+    return button;
+  });
+  showButtons($("next"), buttons);
 }
 
 function showEarlier() {
-  $("earlier").replaceChildren(
-    ...earlier.map((left, index) => {
-      const item = document.createElement("li");
-      const button = element("button", decoded(left.ids).join("").slice(-40) || "(empty)", { type: "button" });
-      button.onclick = () => {
-        earlier.splice(index, 1);
-        keep();
-        ({ ids: text, primed } = left);
-        write(0);
-      };
-      item.append(button);
-      return item;
-    }),
-  );
+  const buttons = earlier.map((left, index) => {
+    const button = element("button", decoded(left.ids).join("").slice(-40) || "(empty)", { type: "button" });
+    button.onclick = () => {
+      earlier.splice(index, 1);
+      keep();
+      ({ ids: text, primed } = left);
+      write(0);
+    };
+    return button;
+  });
+  showButtons($("earlier"), buttons);
 }
 
 /** Keeps the present text among the earlier ones, unless the next text continues it. */
@@ -149,20 +162,21 @@ function write(length) {
   };
   const began = performance.now();
   let count = 0;
-  showText();
+  const isFocused = [$("more"), $("stop")].includes(document.activeElement); // disabling them ends that
+  showText(true);
   if ($("look-status").textContent.startsWith("reading")) $("look-status").textContent = "";
   ask("write", data, (answer) => {
     text = [...text, ...answer.ids];
     count += answer.ids.length;
     if (answer.ids.length) showText();
     showExpected(answer.expected);
-    const speed = (1000 * count) / (performance.now() - began);
-    $("play-status").textContent =
-      `${text.length.toLocaleString("en")} characters${count ? `, ${Math.round(speed).toLocaleString("en")} a second` : ""}`;
-    if (answer.isDone) {
-      $("stop").disabled = true;
-      $("more").disabled = false;
-    }
+    if (!answer.isDone) return;
+    const speed = Math.round((1000 * count) / (performance.now() - began)).toLocaleString("en");
+    const end = text.at(-1) === vocabulary.boundary && text.length ? "; the model ended the text" : "";
+    $("play-status").textContent = `${counted(text.length)}${count ? `, ${speed} a second` : ""}${end}`;
+    $("stop").disabled = true;
+    $("more").disabled = false;
+    if (isFocused && document.activeElement === document.body) $("more").focus();
   });
   $("stop").disabled = !length;
   $("more").disabled = true;
@@ -193,21 +207,30 @@ function placeOf(event) {
     return left < 0;
   });
 }
+
+/** Goes back to a place in the text, or to the start of the character whose bytes lie on both sides of it. */
+function goBack(place) {
+  const strings = decoded(text);
+  let start = place;
+  while (start > 0 && strings[start - 1] === "") start--;
+  goOn(text.slice(0, start));
+}
 $("written").onclick = (event) => {
   const place = placeOf(event);
-  if (place !== null && place >= 0 && getSelection().isCollapsed) goOn(text.slice(0, place));
+  if (place !== null && place >= 0 && getSelection().isCollapsed) goBack(place);
 };
 $("written").onkeydown = (event) => {
-  if (event.key === "Backspace" && text.length) {
-    event.preventDefault();
-    goOn(text.slice(0, -1));
-  } else if (event.key.length === 1 && !event.ctrlKey && !event.metaKey && !event.altKey) {
-    event.preventDefault();
-    goOn([...text, ...encoded(event.key)]);
-  } else if (event.key === "Enter") {
-    event.preventDefault();
-    goOn([...text, ...encoded("\n")]);
+  const { key, metaKey, ctrlKey, altKey } = event;
+  // AltGr is Ctrl and Alt on Windows; Option types signs on a Mac.
+  const isCommand = metaKey || (ctrlKey && !altKey) || (altKey && !ctrlKey && /^[\w ]$/.test(key));
+  if (key === "Backspace" && text.length) {
+    goBack(text.length - 1);
+  } else if (([...key].length === 1 && !isCommand) || key === "Enter") {
+    goOn([...text, ...encoded(key === "Enter" ? "\n" : key)]);
+  } else {
+    return;
   }
+  event.preventDefault();
 };
 
 // --- look ------------------------------------------------------------------------------------------
@@ -233,9 +256,8 @@ function paint() {
         : element("span", ` ${name} `),
     ),
   );
-  const spans = look.strings.map((string, place) =>
-    element("span", string === "\n" ? "\u21b5\n" : string, { className: levelOf(place) }),
-  );
+  const shownAs = (string) => (string === "\n" ? "\u21b5\n" : string);
+  const spans = look.strings.map((string, n) => element("span", shownAs(string), { className: levelOf(n) }));
   $("painted").replaceChildren(...spans);
   show(Math.max(0, active));
 }
@@ -248,10 +270,9 @@ function show(place) {
   $("place-title").textContent = `${shown(look.ids[active])}: ${look.nats[active].toFixed(2)} nats. Expected here:`;
   const count = look.tops.length / look.ids.length;
   $("place").replaceChildren(
-    ...Array.from({ length: count }, (_, n) => {
-      const at = active * count + n;
-      return bar("li", look.tops[at], look.shares[at]);
-    }),
+    ...Array.from({ length: count }, (_, n) =>
+      bar("li", look.tops[active * count + n], look.shares[active * count + n]),
+    ),
   );
 }
 
@@ -267,8 +288,7 @@ function read() {
   ask("look", { start: vocabulary.start, ids }, (answer) => {
     look = { ...answer, ids, strings: decoded(ids) };
     const mean = answer.nats.reduce((a, b) => a + b) / ids.length;
-    $("look-status").textContent =
-      `${ids.length.toLocaleString("en")} characters, ${mean.toFixed(3)} nats per character`;
+    $("look-status").textContent = `${counted(ids.length)}, ${mean.toFixed(3)} nats per ${unit}`;
     active = -1;
     paint();
   });
@@ -290,7 +310,7 @@ $("painted").onmouseover = ({ target }) => {
 $("painted").onclick = $("painted").onmouseover;
 $("painted").onkeydown = (event) => {
   const step = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -10, ArrowDown: 10, Home: -Infinity, End: Infinity }[event.key];
-  if (!step) return;
+  if (!step || !look) return;
   event.preventDefault();
   show(active + step);
   $("painted").children[active].scrollIntoView({ block: "nearest" });
@@ -302,25 +322,21 @@ function showFound() {
   $("found-note").textContent = model.found.length
     ? "These cells keep track of something. Each was chosen on one half of a text and measured on the other half; an untrained network of this shape has none like it. Choose one to colour the text above by it."
     : "No cell of this network keeps track of anything that charrnn looks for, beyond what a cell of an untrained network does.";
-  $("neurons").replaceChildren(
-    ...model.found.map(({ feature, layer, cell, measure, figure }) => {
-      const item = document.createElement("li");
-      const button = element("button", `${feature}: layer ${layer}, cell ${cell}, ${measure} ${figure.toFixed(2)}`, {
-        type: "button",
-      });
-      button.onclick = () => {
-        $("colour").value = "cell";
-        $("layer").value = layer;
-        $("cell").value = cell;
-        if (look) paint();
-        else read();
-        $("look").scrollIntoView();
-        $("painted").focus({ preventScroll: true });
-      };
-      item.append(button);
-      return item;
-    }),
-  );
+  const buttons = model.found.map(({ feature, layer, cell, measure, figure }) => {
+    const label = `${feature}: layer ${layer}, cell ${cell}, ${measure} ${figure.toFixed(2)}`;
+    const button = element("button", label, { type: "button" });
+    button.onclick = () => {
+      $("colour").value = "cell";
+      $("layer").value = layer;
+      $("cell").value = cell;
+      if (look) paint();
+      else read();
+      $("look").scrollIntoView();
+      $("painted").focus({ preventScroll: true });
+    };
+    return button;
+  });
+  showButtons($("neurons"), buttons);
 }
 
 /** A picture of the losses, as SVG. */
@@ -328,10 +344,10 @@ function showCurve() {
   $("curve").parentNode.hidden = !model.history.length;
   if (!model.history.length) return;
   const [width, height, left, bottom] = [640, 280, 40, 24];
-  const steps = model.history.map(([step]) => step);
+  const last = Math.max(...model.history.map(([step]) => step));
   const losses = model.history.flatMap(([, train, validation]) => [train, validation]);
   const [least, most] = [Math.min(...losses), Math.max(...losses)];
-  const x = (step) => left + ((width - left - 8) * step) / Math.max(...steps);
+  const x = (step) => left + ((width - left - 8) * step) / last;
   const y = (loss) => 8 + ((height - bottom - 16) * (most - loss)) / (most - least || 1);
   const make = (name, attributes, content = "") => {
     const made = document.createElementNS("http://www.w3.org/2000/svg", name);
@@ -348,20 +364,12 @@ function showCurve() {
     picture.append(make("line", { x1: left, x2: width - 8, y1: y(loss), y2: y(loss), class: "grid" }));
     picture.append(make("text", { x: left - 6, y: y(loss) + 4, "text-anchor": "end" }, loss.toFixed(2)));
   }
-  picture.append(
-    make(
-      "text",
-      { x: width - 8, y: height - 4, "text-anchor": "end" },
-      `update ${Math.max(...steps).toLocaleString("en")}`,
-    ),
-  );
-  for (const [column, name] of [
-    [1, "train"],
-    [2, "validation"],
-  ]) {
-    const points = model.history.map((row) => `${x(row[0]).toFixed(1)},${y(row[column]).toFixed(1)}`).join(" ");
+  const update = `update ${last.toLocaleString("en")}`;
+  picture.append(make("text", { x: width - 8, y: height - 4, "text-anchor": "end" }, update));
+  ["train", "validation"].forEach((name, n) => {
+    const points = model.history.map((row) => `${x(row[0]).toFixed(1)},${y(row[n + 1]).toFixed(1)}`).join(" ");
     picture.append(make("polyline", { points, class: name }));
-  }
+  });
   $("curve").append(picture);
 }
 

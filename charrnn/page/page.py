@@ -136,24 +136,24 @@ def _described(model: Checkpoint, weights: dict[str, Any]) -> dict[str, Any]:
     planes = numbers.view(np.uint8).reshape(-1, 2).T.tobytes()
     loss = progress.final_loss if progress.final_loss is not None else progress.best_loss
     network = f"{config.layers} x {config.units} {cell.TITLE}"
-    of_loss = "" if loss is None else f"; validation loss {loss:.4f} nats per character"
+    of_loss = "" if loss is None else f"; validation loss {loss:.4f} nats per {vocabulary.unit}"
+    size = plural(model.corpus.characters, vocabulary.unit)
     settings = model.settings
     facts = {
         "Network": f"{network}, embedding {config.embedding}",
         "Weights": f"{count_weights(config):,}, here in half precision",
-        "Text": plural(model.corpus.characters, "character"),
+        "Text": size,
         "Updates": f"{progress.step:,} of {progress.total_steps:,}",
-        "Batch": f"{settings.batch_size} streams of {settings.seq_length} characters",
+        "Batch": f"{settings.batch_size} streams of {settings.seq_length} {vocabulary.unit}s",
         "Learning rate": f"{settings.learning_rate:g}",
         "Dropout": f"{settings.dropout:g}",
         "Started from": settings.source or ("another checkpoint" if settings.init_from else "nothing"),
-        "Validation loss": "none yet" if loss is None else f"{loss:.4f} nats per character",
+        "Validation loss": "none yet" if loss is None else f"{loss:.4f} nats per {vocabulary.unit}",
         "Vocabulary": f"{vocabulary.kind}, {plural(len(vocabulary), 'symbol')}: "
         + ("all bytes" if vocabulary.kind == "bytes" else vocabulary.characters.replace("\n", "").replace("\t", "")),
     }
     return {
-        "summary": f"A {network} with {count_weights(config):,} weights, trained on "
-        f"{plural(model.corpus.characters, 'character')}{of_loss}.",
+        "summary": f"A {network} with {count_weights(config):,} weights, trained on {size}{of_loss}.",
         "facts": list(facts.items()),
         "sizes": {
             "cell": config.cell,

@@ -15,11 +15,8 @@ function fromHalves(bytes) {
     const half = bytes[at] | (bytes[count + at] << 8);
     const exponent = (half >> 10) & 31;
     const fraction = half & 1023;
-    if (exponent === 0) {
-      single[0] = fraction * 2 ** -24; // zero and the smallest numbers
-    } else {
-      bits[0] = ((exponent + 112) << 23) | (fraction << 13);
-    }
+    if (exponent) bits[0] = ((exponent + 112) << 23) | (fraction << 13);
+    else single[0] = fraction * 2 ** -24; // zero and the smallest numbers
     numbers[at] = half & 0x8000 ? -single[0] : single[0];
   }
   return numbers;
@@ -40,11 +37,7 @@ function multiply(matrix, vector, added, out) {
   const columns = vector.length;
   const whole = columns - (columns % 4);
   for (let row = 0, at = 0; row < out.length; row++) {
-    let a = 0;
-    let b = 0;
-    let c = 0;
-    let d = 0;
-    let column = 0;
+    let [a, b, c, d, column] = [0, 0, 0, 0, 0];
     for (; column < whole; column += 4, at += 4) {
       a += matrix[at] * vector[column];
       b += matrix[at + 1] * vector[column + 1];
@@ -287,13 +280,9 @@ const ACTIONS = {
       const start = performance.now();
       while (left > 0 && performance.now() - start < SLICE) {
         const id = choose(reading.logits, temperature, topP, random);
-        if (id === vocabulary.boundary) {
-          left = 0; // the model ends its text
-          break;
-        }
         reading.read(id);
         fresh.push(id);
-        left--;
+        left = id === vocabulary.boundary ? 0 : left - 1; // with a boundary, the model ends its text
       }
       if (left <= 0) return false;
       show(false);

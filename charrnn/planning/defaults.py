@@ -33,6 +33,7 @@ _MOST_NATS = 2.1
 """Per character, below which a model can read a text: English is below 1.6 for one of English, code above 3."""
 _DROPOUT_SHARE = 0.6  # of the usual dropout, for a run that starts from a model
 _FINAL_SHARE = 0.05  # of the training time, for the final loss
+_MOST_FINAL = 2_000_000  # characters that it covers: more would need memory that grows with the text
 
 
 def machine_speed(machine: str, cores: int) -> float:
@@ -46,7 +47,7 @@ def precision_for(machine: str, units: int) -> str:
 
 
 def final_characters_for(characters: int, settings: Settings, minutes: float) -> int:
-    """The number of validation characters that the final loss covers: all, if that takes little of the time.
+    """The number of validation characters that the final loss covers: all, if that takes little time and memory.
 
     Args:
         characters: number in the validation part.
@@ -55,7 +56,7 @@ def final_characters_for(characters: int, settings: Settings, minutes: float) ->
     """
     # Scoring has no backward pass.
     affordable = 3 * 60 * minutes * _FINAL_SHARE * usual_speed(settings.layers, settings.units)
-    return min(characters, max(SEQUENTIAL, int(float(f"{affordable:.1g}"))))
+    return min(characters, _MOST_FINAL, max(SEQUENTIAL, int(float(f"{affordable:.1g}"))))
 
 
 def usual_speed(layers: int, units: int, batch_size: int = 32) -> float:

@@ -26,7 +26,7 @@ from charrnn.planning.defaults import (
     usual_minutes,
 )
 from charrnn.planning.machine import machine_class, memory_limit, usable_cores
-from charrnn.planning.warm_start import Source, load_source, starter_for
+from charrnn.planning.warm_start import Pretrained, load_pretrained, starter_for
 from charrnn.planning.workers import ALONE, Worker
 from charrnn.runs import checkpoint, starter
 from charrnn.runs.folder import Run, run_named
@@ -91,7 +91,7 @@ class Job:
     final_characters: int
     most_passes: float
     resume: Checkpoint | None
-    source: Source | None
+    source: Pretrained | None
     commands: Commands
 
 
@@ -150,8 +150,9 @@ def plan_training(call: Call, note: Note) -> Job | str:
         if resume.progress.finished:
             return (
                 f"{run.folder} is finished: {plural(resume.progress.step, 'step')}, validation loss "
-                f"{resume.progress.final_loss:.4f} nats per character. Sample from it: {commands.sample}; "
-                f"start a new run from its weights: {commands.go_on}; start over: --fresh"
+                f"{resume.progress.final_loss:.4f} nats per {resume.vocabulary.unit}. "
+                f"Sample from it: {commands.sample}; start a new run from its weights: {commands.go_on}; "
+                "start over: --fresh"
             )
         advice = "continue on a machine with more memory"
     else:
@@ -198,11 +199,11 @@ def _checked(call: Call) -> dict[str, Any]:
     if "encoding" in given:
         given["encoding"] = encoding_named(given["encoding"])
     if "split_at" in given:
-        given["split_at"] = _separator(given["split_at"])
+        given["split_at"] = _separator(given["split_at"], given.get("vocabulary") == "bytes")
     return given
 
 
-def _named_source(call: Call, run: Run, resume: Checkpoint | None) -> Source | None:
+def _named_source(call: Call, run: Run, resume: Checkpoint | None) -> Pretrained | None:
     """The model that --init-from names, if it names one.
 
     Raises:
@@ -212,7 +213,7 @@ def _named_source(call: Call, run: Run, resume: Checkpoint | None) -> Source | N
     if where is None or where == starter.NOTHING:
         return None
     try:
-        return load_source(where, call.folder)
+        return load_pretrained(where, call.folder)
     except CharrnnError as error:
         if resume is None:
             raise
@@ -233,7 +234,7 @@ def _refuse_another_text(call: Call, run: Run, resume: Checkpoint, corpus: Corpu
     if identity == resume.corpus and corpus.vocabulary.characters == resume.vocabulary.characters:
         return
     raise CharrnnError(
-        f"{run.folder} trains on another text ({plural(resume.corpus.characters, 'character')}; "
+        f"{run.folder} trains on another text ({plural(resume.corpus.characters, resume.vocabulary.unit)}; "
         f"{' '.join(call.files)} has {identity.characters:,}"
         + (", but not the same ones" if identity.characters == resume.corpus.characters else "")
         + f"). Start a new run from its weights with this text: {go_on}; or start from scratch with --name NAME or "
@@ -251,13 +252,19 @@ def _may_start_from_starter(given: Mapping[str, Any], machine: str) -> bool:
     return is_left_open and given.get("vocabulary") != "bytes" and machine != "gpu"
 
 
-def _separator(typed: str) -> str:
-    """The text at which to split, as the user typed it, without escapes and with newlines for line endings.
+def _separator(typed: str, is_raw: bool) -> str:
+    """The text at which to split, as the user typed it, without escapes.
+
+    Args:
+        typed: what the user typed.
+        is_raw: whether the files are read as bytes, which keep their line endings.
 
     Raises:
         CharrnnError: it is empty or too long.
     """
-    separator = plain_text("--split-at", unescaped(typed))
+    separator = unescaped(typed)
+    if not is_raw:
+        separator = plain_text("--split-at", separator)
     if not 1 <= len(separator) <= MAX_SEPARATOR:
         raise CharrnnError(f"--split-at has {len(separator):,} characters, not 1 to {MAX_SEPARATOR:,}", exit_code=2)
     return separator
@@ -318,6 +325,8 @@ def _refuse_changes(run: Run, settings: Settings, finished: bool, given: Mapping
         how = f"was started from {began}, not from what --init-from names"
     else:
         before = [option(n, v) for n, v in old.items() if v is not None]
+        if "split_at" in old and settings.split_at is None:
+            before.append("no --split-at")
         if "epochs" in old and settings.open_ended:
             before.append("a training time chosen by charrnn")
         how = (

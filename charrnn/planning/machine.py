@@ -11,7 +11,8 @@ from pathlib import Path, PurePosixPath
 CPUINFO = Path("/proc/cpuinfo")
 NVIDIA = Path("/proc/driver/nvidia/version")
 LOADED = Path("/etc/ld.so.cache")  # the libraries that the loader finds
-_CGROUPS = Path("/sys/fs/cgroup")
+CGROUPS = Path("/sys/fs/cgroup")
+OWN_CGROUPS = Path("/proc/self/cgroup")
 
 
 def machine_class(device: str | None = None) -> str:
@@ -24,7 +25,8 @@ def machine_class(device: str | None = None) -> str:
     """
     if device == "gpu":
         return "gpu"
-    if device != "cpu" and NVIDIA.exists() and _cuda_is_installed():
+    hides_gpus = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
+    if device != "cpu" and not hides_gpus and NVIDIA.exists() and _cuda_is_installed():
         return "gpu"
     with contextlib.suppress(OSError):
         flags = set(CPUINFO.read_text(encoding="utf-8", errors="replace").split())
@@ -48,9 +50,21 @@ def _cuda_is_installed() -> bool:
 
 
 def usable_cores(processes: int = 1) -> int:
-    """The number of cores that this process may run on, or its share of them beside others like it; at least 1."""
+    """The number of cores that this process may use, or its share of them beside others like it; at least 1."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // processes)
+    return max(1, min([cores, *_quotas()]) // processes)
+
+
+def _quotas() -> Iterator[int]:
+    """The processor time that this process's control groups grant it, in cores, rounded up."""
+    for folder in _control_groups("cpu"):
+        with contextlib.suppress(OSError, ValueError):  # not mounted there, or "max"
+            quota, period = (int(number) for number in (folder / "cpu.max").read_text().split())
+            yield -(-quota // period)
+        with contextlib.suppress(OSError, ValueError):
+            quota, period = (int((folder / f"cpu.cfs_{what}_us").read_text()) for what in ("quota", "period"))
+            if quota > 0:
+                yield -(-quota // period)
 
 
 def memory_limit() -> int | None:
@@ -58,7 +72,11 @@ def memory_limit() -> int | None:
 
     None if the system does not report it.
     """
-    limits = [*_cgroup_limits()]
+    limits: list[int] = []
+    for folder in _control_groups("memory"):
+        for name in ("memory.max", "memory.limit_in_bytes"):
+            with contextlib.suppress(OSError, ValueError):  # not mounted there, or "max"
+                limits.append(int((folder / name).read_text()))
     with contextlib.suppress(AttributeError, ValueError, OSError):  # Windows has no sysconf
         limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     with contextlib.suppress(ImportError):  # Windows has no rlimits either
@@ -71,18 +89,13 @@ def memory_limit() -> int | None:
     return min((limit for limit in limits if limit > 0), default=None)
 
 
-def _cgroup_limits() -> Iterator[int]:
-    """The limits of this process's control group and its ancestors, for Linux cgroup versions 1 and 2."""
+def _control_groups(controller: str) -> Iterator[Path]:
+    """The folders of this process's control group and its ancestors, for Linux cgroup versions 1 and 2."""
     with contextlib.suppress(OSError, ValueError):
-        for line in Path("/proc/self/cgroup").read_text().splitlines():
+        for line in OWN_CGROUPS.read_text().splitlines():
             _, controllers, group = line.split(":", 2)
-            if "memory" in controllers.split(","):
-                root, name = _CGROUPS / "memory", "memory.limit_in_bytes"
-            elif not controllers:
-                root, name = _CGROUPS, "memory.max"
-            else:
+            if controllers and controller not in controllers.split(","):
                 continue
+            root = CGROUPS / controller if controllers else CGROUPS
             path = PurePosixPath(group.lstrip("/"))
-            for folder in (path, *path.parents):
-                with contextlib.suppress(OSError, ValueError):  # not mounted there, or "max"
-                    yield int((root / folder / name).read_text())
+            yield from (root / folder for folder in (path, *path.parents))

@@ -27,8 +27,8 @@ _CHARACTERS_READ = 1000  # to measure how large the source's logits are
 
 
 @dataclass(frozen=True)
-class Source:
-    """The model that a run starts from.
+class Pretrained:
+    """The trained model whose weights a run starts from.
 
     Attributes:
         path: its file, for messages.
@@ -79,7 +79,7 @@ class Source:
         return (
             f"starting from {'the starter, which has read English books' if is_starter else self.path}: "
             f"{settings.layers} x {settings.units} {CELLS[settings.cell].TITLE}, "
-            f"{plural(known, 'byte' if source.kind == 'bytes' else 'character')} known, {new:,} new"
+            f"{plural(known, source.unit)} known, {new:,} new"
             + (f" (--init-from {starter.NOTHING} starts from nothing)" if is_starter else "")
         )
 
@@ -157,7 +157,7 @@ _LEAST_DISTINCT, _MOST_UNKNOWN = 40, 0.2
 better from nothing. Runs: docs/starter.md."""
 
 
-def starter_for(corpus: Corpus, note: Note) -> tuple[Source, float] | None:
+def starter_for(corpus: Corpus, note: Note) -> tuple[Pretrained, float] | None:
     """The starter and its surprise, if a run on this text does better with it than from nothing.
 
     Args:
@@ -170,7 +170,7 @@ def starter_for(corpus: Corpus, note: Note) -> tuple[Source, float] | None:
     if not starter.is_installed():
         return None
     try:
-        source = load_source(starter.NAME, "")
+        source = load_pretrained(starter.NAME, "")
     except CharrnnError as error:
         raise CharrnnError(
             f"{error}: reinstall charrnn, or start from nothing with --init-from {starter.NOTHING}"
@@ -190,7 +190,7 @@ def starter_for(corpus: Corpus, note: Note) -> tuple[Source, float] | None:
     return source, source.surprise(corpus)
 
 
-def load_source(where: str, folder: str) -> Source:
+def load_pretrained(where: str, folder: str) -> Pretrained:
     """Load the model that the user names.
 
     Args:
@@ -201,7 +201,7 @@ def load_source(where: str, folder: str) -> Source:
         CharrnnError: there is no such model, or it cannot be read.
     """
     path = find_checkpoint(where, folder)
-    return Source(path, checkpoint.load(path))
+    return Pretrained(path, checkpoint.load(path))
 
 
 def _likenesses(corpus: Corpus, source: Vocabulary) -> Iterator[tuple[int, int, float]]:

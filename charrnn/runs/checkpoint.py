@@ -49,6 +49,7 @@ _MAX_HEADER = 1 << 24  # bytes: enough for 100 layers and every character of Uni
 _MAX_VALUES = 20_000  # in a header: enough for 100 layers
 _MAX_INTEGER = 1 << 53  # above it, floats cannot represent every integer
 _MAX_NAME = 1000  # characters
+_SEPARATOR = f"[^\\ud800-\\udc7f\\udd00-\\udfff]{{1,{MAX_SEPARATOR}}}"  # of texts: surrogates only for invalid bytes
 _TYPES = {"float32": ("F32", "<f4"), "float16": ("F16", "<f2")}
 """Of the tensors, as safetensors and as NumPy name them."""
 
@@ -177,15 +178,30 @@ def from_bytes(data: bytes) -> Checkpoint:
     return _read(io.BytesIO(data), len(data))
 
 
-def _read_head(file: BinaryIO, size: int) -> tuple[Head, dict[str, Any], str, _Shapes, _Shapes]:
+@dataclasses.dataclass(frozen=True)
+class _Header:
+    """What a file says before its tensors.
+
+    Attributes:
+        head: what it records about its run.
+        document: the configuration that `head` is made from, without the checksum.
+        checksum: of the whole file.
+        weights: the shapes of the weights that follow.
+        training: the shapes of the training tensors that follow.
+    """
+
+    head: Head
+    document: dict[str, Any]
+    checksum: str
+    weights: _Shapes
+    training: _Shapes
+
+
+def _read_header(file: BinaryIO, size: int) -> _Header:
     """Read a checkpoint's header.
 
     The header does not decide which tensors the file has or where they lie. The configuration determines the only
     possible header, and charrnn rejects any other.
-
-    Returns:
-        The head, its configuration without the checksum, that checksum, and the shapes of the weights and of the
-        training tensors that follow in the file.
     """
     head = file.read(9) if size >= 9 else b""
     if head[8:] != b"{":
@@ -242,24 +258,24 @@ def _read_head(file: BinaryIO, size: int) -> tuple[Head, dict[str, Any], str, _S
     _expect(size <= end, "the file continues after its last tensor")
     if size < end:
         raise _FormatError(_TRUNCATED)
-    return Head(settings, vocabulary, corpus, progress), document, checksum, weights, training
+    return _Header(Head(settings, vocabulary, corpus, progress), document, checksum, weights, training)
 
 
 _TRUNCATED = "truncated: the file ends before its last tensor does"
 
 
 def _read_record(file: BinaryIO, size: int) -> Head:
-    return _read_head(file, size)[0]
+    return _read_header(file, size).head
 
 
 def _read(file: BinaryIO, size: int) -> Checkpoint:
     """Read and check a checkpoint's header, and only then read its tensors."""
-    head, document, checksum, weights, training = _read_head(file, size)
-    shapes = {**weights, **training}
+    header = _read_header(file, size)
+    head, document, shapes = header.head, header.document, {**header.weights, **header.training}
     body = file.read(body_size := size - file.tell())  # which the header's check found right
     if len(body) < body_size:
         raise _FormatError(_TRUNCATED)
-    _expect(_checksum(document, shapes, [body]) == checksum, "the checksum differs")
+    _expect(_checksum(document, shapes, [body]) == header.checksum, "the checksum differs")
     tensors: dict[str, Array] = {}
     at = 0
     for name, shape in sorted(shapes.items()):
@@ -272,8 +288,8 @@ def _read(file: BinaryIO, size: int) -> Checkpoint:
         head.vocabulary,
         head.corpus,
         head.progress,
-        weights={name: tensors[name] for name in weights},
-        training={name: tensors[name] for name in training},
+        weights={name: tensors[name] for name in header.weights},
+        training={name: tensors[name] for name in header.training},
         format=document["format"],
         weights_type=document.get("weights", "float32"),
     )
@@ -384,7 +400,8 @@ def _check(settings: Settings, progress: Progress, corpus: CorpusIdentity) -> No
     for name, words in CHOICES.items():
         check(settings, name, getattr(settings, name) in words)
     check(settings, "encoding", re.fullmatch("[0-9a-z_-]{1,40}", settings.encoding) is not None)
-    check(settings, "split_at", settings.split_at is None or 1 <= len(settings.split_at) <= MAX_SEPARATOR)
+    separator = settings.split_at
+    check(settings, "split_at", separator is None or re.fullmatch(_SEPARATOR, separator) is not None)
     check(settings, "init_from", settings.init_from is None or _is_checksum(settings.init_from))
     check(settings, "source", settings.source is None or 1 <= len(settings.source) <= _MAX_NAME)
     _expect(settings.source is None or settings.init_from is not None, "a source without its checksum")

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from charrnn import CharrnnError
-from charrnn.messages import Note, plural
+from charrnn.messages import Note, plural, say
 from charrnn.sampling.samples import Sample
 from charrnn.text.reading import Changes, Source, decoded
 from charrnn.text.typed import Form, normal_form
@@ -176,7 +176,7 @@ class Original:
 
     def describe(self, sample: Ids, copies: Copies) -> Iterator[str]:
         """Describe in two lines how much of a sample is copied from this text, and the longest passage."""
-        unit = "byte" if self.vocabulary.kind == "bytes" else "character"
+        unit = self.vocabulary.unit
         count, size = int(copies.copied.sum()), plural(len(sample), f"new {unit}")
         share = f" ({count / len(sample):.1%})" if len(sample) else ""
         yield f"copied from {self.source.name}: {count:,} of {size}{share}, in runs of {LEAST} or more"
@@ -229,4 +229,6 @@ def read_original(file: str, vocabulary: Vocabulary, encoding: str) -> Original:
         raise CharrnnError(f"{source.name}: empty; there is no text in it")
     if vocabulary.kind == "bytes":
         return original
+    if encoding != "utf-8":
+        say(f"{source.name}: read as {encoding}, like the training text")
     return Original(source, vocabulary, encoding, normal_form(original.text, vocabulary.unrestricted))

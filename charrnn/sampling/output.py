@@ -16,7 +16,12 @@ SEPARATOR = "\n%\n"  # a line with only %, as in the files that fortune reads
 
 
 def separator_for(request: Request, vocabulary: Vocabulary, split_at: str | None, errors: str) -> str:
-    """The text after each of several samples: the stop text, what separated the training texts, or SEPARATOR."""
+    """The text after each of several samples: the stop text, what separated the training texts, or SEPARATOR.
+
+    A newline follows text that has none; charrnn train ignores it there.
+    """
+    if split_at is not None and "\n" not in split_at:
+        split_at += "\n"
     return _stop_text(request, vocabulary, errors) or split_at or SEPARATOR
 
 
@@ -28,16 +33,14 @@ def as_text(samples: Iterable[Sample], separator: str) -> Iterator[str]:
         yield separator
 
 
-def as_marked_text(samples: Iterable[Sample], separator: str) -> tuple[list[str], list[bool]]:
+def as_marked_text(samples: Iterable[Sample], separator: str) -> Iterator[tuple[str, bool]]:
     """Like `as_text` for samples that were compared with a text: their pieces, and whether each piece is copied."""
-    pieces: list[tuple[str, bool]] = []
     for sample in samples:
         assert sample.copied is not None  # it was compared
-        pieces.append((sample.prime, False))
+        yield sample.prime, False
         for id, copied in zip(sample.ids.tolist(), sample.copied.tolist(), strict=True):
-            pieces.append((sample.decoder.decode((id,)), copied))
-        pieces.append((sample.decoder.decode((), final=True) + separator, False))
-    return [text for text, _ in pieces], [copied for _, copied in pieces]
+            yield sample.decoder.decode((id,)), copied
+        yield sample.decoder.decode((), final=True) + separator, False
 
 
 def as_json(samples: Iterable[Sample], request: Request, vocabulary: Vocabulary, checkpoint: str) -> Iterator[str]:

@@ -56,10 +56,11 @@ class Session:
         self._vocabulary = vocabulary
         self._choice = choice
         self._length = length
-        self._seed = seed
+        self._seed = seed - 1  # of the text so far
         self._unknown = unknown
         self._write = write
         self._ids: list[int] = []  # of the text so far, including the prime
+        self._coming: Iterator[int] = iter(())  # ids after them
         self._text: Iterator[str] | None = None  # one piece for each id, until the model ends it
         self._in_line = False  # whether the last text ended within a line
 
@@ -104,22 +105,21 @@ class Session:
 
     def _begin(self, prime: Ids) -> bool:
         self._ids = []
-        self._text = self._decoded(chain(map(int, prime), self._continuation(prime)))
+        self._seed += 1
+        self._coming = chain(map(int, prime), self._continuation(prime))
+        self._text = self._vocabulary.decode(self._kept(), errors_for_stdout())
         if self._in_line and not sys.stdout.isatty():  # on a terminal, the line has already been ended
             self._write("\n")
         return self._go_on(len(prime) + self._length)
 
     def _continuation(self, text: Ids) -> Iterator[int]:
-        self._seed += 1
-        return generate(self._network, self._vocabulary, text, sys.maxsize, self._choice, self._seed - 1, show_reading)
+        return generate(self._network, self._vocabulary, text, sys.maxsize, self._choice, self._seed, show_reading)
 
-    def _decoded(self, ids: Iterable[int]) -> Iterator[str]:
-        def kept() -> Iterator[int]:
-            for id in ids:
-                self._ids.append(id)
-                yield id
-
-        return self._vocabulary.decode(kept(), errors_for_stdout())
+    def _kept(self) -> Iterator[int]:
+        """The ids that are coming, as they are read; a new temperature may replace those after them."""
+        while (id := next(self._coming, None)) is not None:
+            self._ids.append(id)
+            yield id
 
     def _go_on(self, count: int) -> bool:
         """Write the next pieces of the text, fewer after Ctrl-C, and return whether somebody still reads them."""
@@ -174,8 +174,7 @@ class Session:
             return
         self._choice = dataclasses.replace(self._choice, temperature=temperature)
         if self._text is not None:
-            text = np.array(self._ids, self._vocabulary.dtype)
-            self._text = self._decoded(self._continuation(text))
+            self._coming = self._continuation(np.array(self._ids, self._vocabulary.dtype))
         say(f"temperature {temperature:g}")
 
     def _set_length(self, value: str) -> None:

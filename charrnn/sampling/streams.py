@@ -126,14 +126,20 @@ def beginning(vocabulary: Vocabulary, prime: Ids) -> Ids:
     """The ids that the network reads before the first new character.
 
     They are the prime or, if it is empty, the end of a line and the boundary of a model that learned from several
-    texts, or else a blank line. After one symbol alone, a sample begins in the middle of a sentence: most windows in
-    which training started from the zero state do.
+    texts, or else a blank line. The boundary, or else the first known character, stands for a newline that the model
+    has never read.
+
+    After one symbol alone, a sample begins in the middle of a sentence: most windows in which training started from
+    the zero state do.
     """
     if len(prime):
         return prime
-    newline = vocabulary.id_of("\n")
-    start = [newline, vocabulary.boundary if vocabulary.writes_boundary else newline]
-    return np.array([id or 0 for id in start], vocabulary.dtype)
+    known = vocabulary.known_characters or vocabulary.characters
+    newline = vocabulary.id_of("\n") if "\n" in known else None
+    end = vocabulary.boundary if vocabulary.writes_boundary else newline
+    if end is None:
+        end = vocabulary.id_of(known[0])
+    return np.array([end if newline is None else newline, end], vocabulary.dtype)
 
 
 def generate(

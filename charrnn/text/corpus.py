@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import itertools
@@ -154,7 +155,7 @@ class Reading:
         """The text of files in pieces, with a mark at each boundary; for `bytes`, U+0000 to U+00FF are the bytes."""
         separator = self.split_at
         if self.kind == "bytes" and separator is not None:
-            separator = separator.encode().decode("latin-1")
+            separator = separator.encode("utf-8", "surrogateescape").decode("latin-1")
         for source in sources:
             if self.kind == "bytes":
                 text: Iterator[str] = (block.decode("latin-1") for block in source.blocks())
@@ -183,10 +184,18 @@ def read_corpus(
     if folder is not None and sum(source.size for source in sources) <= LARGE:
         folder = None
     found = None if folder is None else _find(sources, how, folder, note)
-    text = _read(sources, how, folder) if found is None else found
+    if found is not None:
+        text = found
+    elif folder is None:
+        text = _read(sources, how, None, lambda _: None)
+    else:
+        size = sum(source.size for source in sources)
+        with _progress(2 * size, f"{size_of(size)} of text") as progress:
+            text = _read(sources, how, folder, progress)
     names = [source.name for source in sources]
-    if how.split_at is not None and text.counts[how.mark] <= len(sources):
-        raise CharrnnError(f"{names_of(names)}: the --split-at text separates nothing, so it is one text", exit_code=2)
+    if how.split_at is not None and text.counts[how.mark] <= sum(source.size > 0 for source in sources):
+        one = "it is one text" if len(names) == 1 else "each file is one text"
+        raise CharrnnError(f"{names_of(names)}: the --split-at text separates nothing, so {one}", exit_code=2)
     for line in text.changes:
         note(line)
     vocabulary = _vocabulary_for(text, how, names_of(names), note)
@@ -202,7 +211,8 @@ def read_corpus(
     counts = np.bincount(table, list(text.alphabet.values()), len(vocabulary)).astype(np.int64)
     validation_counts = _count(ids, start, len(vocabulary))
     corpus = Corpus(ids, vocabulary, text.sha256, start, counts - validation_counts)
-    for line in unlike_notes(corpus, validation_counts, names):
+    can_shuffle = not how.encoding.startswith(("utf-16", "utf-32")) and not any(map(is_nameless, names))
+    for line in unlike_notes(corpus, validation_counts, names, can_shuffle):
         note(line)
     return corpus
 
@@ -298,26 +308,19 @@ def _with_sizes(digest: Any, sources: Sequence[Source]) -> str:
     return str(digest.hexdigest())
 
 
-def _read(sources: Sequence[Source], how: Reading, folder: Path | None) -> _Text:
+def _read(sources: Sequence[Source], how: Reading, folder: Path | None, progress: Callable[[bytes], object]) -> _Text:
     """Read a text twice: its characters are counted, and then encoded.
 
     Args:
         sources: the files.
         how: how to read them.
         folder: the folder for the ids; None keeps them in memory.
+        progress: called with each block that is read.
     """
     names = names_of([source.name for source in sources])
     size = sum(source.size for source in sources)
     files, content, changes, counter = _files_digest(sources), hashlib.sha256(), Changes(), CharacterCounter()
-    progress: Callable[[bytes], object]
-    progress = _progress(2 * size, f"{size_of(size)} of text") if folder is not None else lambda _: None
-
-    def survey(block: bytes) -> None:
-        content.update(block)
-        progress(block)
-
-    for source in sources:
-        source.watch = survey
+    _watch(sources, content, progress)
     for piece in how.pieces(sources, changes):
         counter.add(piece)
     counts = counter.counts()
@@ -327,6 +330,7 @@ def _read(sources: Sequence[Source], how: Reading, folder: Path | None) -> _Text
     replacements = _replacements(counts, kind)
     alphabet = _alphabet(counts, kind, how.mark)
     symbols, total = len(alphabet), sum(alphabet.values())
+    content_again, first_content = hashlib.sha256(), content.digest()
     unknown = list(alphabet).index("\ufffd") if kind == "ascii" and "\ufffd" in alphabet else None
     table = Vocabulary("text", "".join(alphabet)).table(unknown)
     is_raw = kind == "bytes" and not how.several
@@ -343,12 +347,11 @@ def _read(sources: Sequence[Source], how: Reading, folder: Path | None) -> _Text
             if written > total or (len(ids) and ids.max() == symbols):
                 raise changed
             yield ids.astype(id_type(symbols), copy=False)
-        if written < total:
+        if written < total or content_again.digest() != first_content:
             raise changed
 
     changed = CharrnnError(f"{names}: changed while charrnn read it: run the command again")
-    for source in sources:
-        source.watch = progress
+    _watch(sources, content_again, progress)
     if folder is None:
         ids = np.concatenate(list(encoded()))
         return _Text(kind, counts, list(changes.lines()), alphabet, ids, sha256.hexdigest())
@@ -358,8 +361,20 @@ def _read(sources: Sequence[Source], how: Reading, folder: Path | None) -> _Text
     return _Text(kind, counts, description.changes, alphabet, stored.open_ids(symbols, total), sha256.hexdigest())
 
 
-def _progress(total: int, what: str) -> Callable[[bytes], object]:
-    """Show how much of the files has been read; returns a function to call with each block."""
+def _watch(sources: Sequence[Source], digest: Any, progress: Callable[[bytes], object]) -> None:
+    """Add each block that is read to a digest, and report it."""
+
+    def watch(block: bytes) -> None:
+        digest.update(block)
+        progress(block)
+
+    for source in sources:
+        source.watch = watch
+
+
+@contextlib.contextmanager
+def _progress(total: int, what: str) -> Iterator[Callable[[bytes], object]]:
+    """Show how much of the files has been read; yields a function to call with each block."""
     done = 0
     show_reading(0, total, what)
 
@@ -369,7 +384,10 @@ def _progress(total: int, what: str) -> Callable[[bytes], object]:
         if 100 * before // total < 100 * done // total:
             show_reading(done, total, what)
 
-    return show
+    try:
+        yield show
+    finally:
+        show_reading(total, total, what)
 
 
 def _vocabulary_for(text: _Text, how: Reading, names: str, note: Note) -> Vocabulary:
@@ -414,13 +432,16 @@ def _vocabulary_for(text: _Text, how: Reading, names: str, note: Note) -> Vocabu
     return vocabulary.restricted(seen, seen)
 
 
-def unlike_notes(corpus: Corpus, validation_counts: npt.NDArray[np.int64], files: Sequence[str]) -> Iterator[str]:
+def unlike_notes(
+    corpus: Corpus, validation_counts: npt.NDArray[np.int64], files: Sequence[str], can_shuffle: bool
+) -> Iterator[str]:
     """Report how the validation part differs from the rest, and suggest shuffling a list of short lines.
 
     Args:
         corpus: the text.
         validation_counts: how often each id occurs in its validation part, (V,).
         files: the files' names in messages.
+        can_shuffle: whether a command can shuffle their lines.
     """
     vocabulary = corpus.vocabulary
     never = validation_counts[corpus.training_counts == 0].sum()
@@ -444,5 +465,5 @@ def unlike_notes(corpus: Corpus, validation_counts: npt.NDArray[np.int64], files
         shuffle = (
             f"{'shuf' if shutil.which('shuf') else 'sort -R'} > {shlex.quote(f'{first.stem}-shuffled{first.suffix}')}"
         )
-        how = "" if any(map(is_nameless, files)) else f": cat {shlex.join(files)} | {shuffle}"
+        how = f": cat {shlex.join(files)} | {shuffle}" if can_shuffle else ""
         yield f"if the order of the lines does not matter, shuffle them{how}"

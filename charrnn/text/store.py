@@ -233,13 +233,12 @@ def write_ids(
     numbers = np.array(list(counts.values()), "<i8")
     document = {**dataclasses.asdict(description), "format": _FORMAT, "characters": len(points)}
     document |= {"body": _NO_CHECKSUM, "checksum": _NO_CHECKSUM, "sha256": _NO_CHECKSUM}
-    temporary = folder / f".{secrets.token_hex(8)}.tmp"  # also unlike those of other machines
+    temporary: Path | None = None
     try:
         folder.mkdir(parents=True, exist_ok=True)
         remove_leftovers(folder)
-        with open(temporary, "xb") as file:
-            with contextlib.suppress(OSError):  # a file system without locks
-                try_lock(file)  # so that no other process takes it for a leftover
+        temporary, locked = _temporary(folder)
+        with locked as file:
             file.write(_line(document))
             file.write(points.data)
             file.write(numbers.data)
@@ -260,7 +259,8 @@ def write_ids(
         os.replace(temporary, path)
     except BaseException as error:
         with contextlib.suppress(OSError):
-            temporary.unlink()
+            if temporary is not None:
+                temporary.unlink()
         if isinstance(error, OSError):
             raise CharrnnError(
                 f"{folder}: cannot be written to: {error.strerror or error}; a text of this size is kept there as ids: "
@@ -269,6 +269,19 @@ def write_ids(
         raise
     sync_folder(folder)
     return StoredText(path, description, dict(counts))
+
+
+def _temporary(folder: Path) -> tuple[Path, BinaryIO]:
+    """Create a temporary file, locked so that no other process takes it for a leftover."""
+    while True:
+        path = folder / f".{secrets.token_hex(8)}.tmp"  # also unlike those of other machines
+        file = open(path, "xb")  # noqa: SIM115 - the caller closes it
+        try:
+            if try_lock(file):
+                return path, file
+        except OSError:  # a file system without locks
+            return path, file
+        file.close()  # another process was faster, and has removed it
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import unicodedata
 from collections.abc import Callable, Iterable
@@ -33,11 +34,14 @@ def read_prime(file: str, vocabulary: Vocabulary, encoding: str, note: Note) -> 
         return data.decode("utf-8", "surrogateescape" if vocabulary.kind == "bytes" else "strict")
     except UnicodeDecodeError as error:
         if encoding != "utf-8":
-            note(f"{name}: not UTF-8, read as {encoding} like the training text")
-            return decode(name, data, encoding)
+            with contextlib.suppress(CharrnnError):
+                text = decode(name, data, encoding)
+                note(f"{name}: not UTF-8, read as {encoding} like the training text")
+                return text
+        other = "" if encoding == "utf-8" else f", nor the file {encoding}, the encoding of the model's training text"
         raise CharrnnError(
-            f"{name}: byte 0x{data[error.start]:02x} at offset {error.start:,} is not valid UTF-8, the encoding of the "
-            "model's training text: convert the file, for example with iconv -t UTF-8"
+            f"{name}: byte 0x{data[error.start]:02x} at offset {error.start:,} is not valid UTF-8{other}: convert the "
+            "file, for example with iconv -t UTF-8"
         ) from None
 
 

@@ -101,6 +101,11 @@ class Vocabulary:
         return len(self.characters) + (self.unknown is not None) + self.has_boundary
 
     @property
+    def unit(self) -> str:
+        """What one id stands for, in messages: a character or a byte."""
+        return "byte" if self.kind == "bytes" else "character"
+
+    @property
     def unknown(self) -> int | None:
         """The id of the unknown symbol: the one after the characters of `ascii`; None for the other kinds."""
         return len(self.characters) if self.kind == "ascii" else None

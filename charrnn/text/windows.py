@@ -85,10 +85,11 @@ def validation_streams(
         Inputs, targets and weights, each (S, W): the weight of a scored target is 1.
     """
     part = len(ids) - start
+    limit = min(limit, part)
     warm_up = min(WARM_UP, start - 1)
     streams = max(1, min(streams, part // max(1, warm_up)))
     edges = start + np.arange(streams + 1) * part // streams
-    scored = np.minimum(np.diff(edges), -(-limit // streams))
+    scored = np.minimum(np.diff(edges), np.diff(np.arange(streams + 1) * limit // streams))
     width = -(-int(warm_up + scored.max()) // seq_length) * seq_length
     position = (edges[:-1] - warm_up)[:, None] + np.arange(width)  # of each target, (S, W)
     scoring = (position >= edges[:-1, None]) & (position < (edges[:-1] + scored)[:, None])

@@ -116,12 +116,13 @@ class Cluster:
                     )
 
 
-def connect(worker: Worker, device: Device, note: Note) -> Cluster:
+def connect(worker: Worker, device: Device, batch_size: int, note: Note) -> Cluster:
     """Meet the other workers and take this machine's GPUs, before TensorFlow computes anything.
 
     Args:
         worker: this process.
         device: its device.
+        batch_size: number of streams, of which each GPU needs at least one.
         note: called before waiting for others.
     """
     if worker.count > 1:
@@ -130,9 +131,8 @@ def connect(worker: Worker, device: Device, note: Note) -> Cluster:
         os.environ.setdefault("grpc_proxy", "")  # not through the user's proxy for the web
         with _default_signals():  # TensorFlow waits in C++ code, which Python's handlers cannot interrupt
             return Cluster(tf.distribute.MultiWorkerMirroredStrategy(), worker)
-    if device.gpu and len(tf.config.list_logical_devices("GPU")) > 1:
-        return Cluster(tf.distribute.MirroredStrategy())
-    return Cluster()
+    gpus = [gpu.name for gpu in tf.config.list_logical_devices("GPU")[:batch_size]] if device.gpu else []
+    return Cluster(tf.distribute.MirroredStrategy(gpus)) if len(gpus) > 1 else Cluster()
 
 
 @contextlib.contextmanager

@@ -71,12 +71,12 @@ class ProgressDisplay:
         """Enter while the best weights read the validation part; yields a function that counts characters read."""
         yield lambda _: None
 
-    def finished(self, progress: Progress, characters: int) -> None:
-        """Report the end of the run; `characters` is the size of its validation part."""
+    def finished(self, progress: Progress, characters: int, unit: str) -> None:
+        """Report the end of the run; `characters` is the size of its validation part in characters or another unit."""
         assert progress.final_loss is not None  # every finished run has one
         scored = "all" if progress.final_characters == characters else f"{progress.final_characters:,} of"
         self.note(
-            f"validation loss over {scored} {characters:,} characters: "
+            f"validation loss over {scored} {characters:,} {unit}s: "
             f"{progress.final_loss:.4f} nats ({bits(progress.final_loss):.3f} bits)"
         )
 

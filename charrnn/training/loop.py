@@ -23,7 +23,8 @@ from charrnn.messages import plural
 from charrnn.network.cells import CELLS, Array
 from charrnn.network.config import count_weights
 from charrnn.network.network import Network
-from charrnn.planning.job import Job, load_last
+from charrnn.planning.job import Job
+from charrnn.planning.machine import machine_class
 from charrnn.planning.schedule import (
     PATIENCE,
     learning_rate_at,
@@ -44,7 +45,7 @@ from charrnn.training.stopping import Stopped, StopRequest
 from charrnn.training.trainer import Trainer
 
 SAVE_SECONDS = 60.0  # between checkpoints, at most, unless the user gives another time
-LEAST_STEPS = 4  # of a run from a model; three of them measure the speed
+LEAST_STEPS = 5  # of a run from a model; the first four measure the speed
 SAVE_COST = 0.01  # share of the time that saving after validations may take
 EXPLODED = 3  # times the loss of pure guessing, ln V: no training that goes well reaches it
 UNLIKE_REPORTS = 3  # after this many validations, charrnn reports a loss that is still worse than guessing
@@ -72,7 +73,8 @@ def train(job: Job, display: ProgressDisplay) -> None:
         elif job.source is not None:
             advice = "lower --batch-size or --seq-length, or start from a smaller model"
         else:
-            advice = "lower --units, --layers, --batch-size or --seq-length"
+            began = job.run.exists()  # it would reject other settings
+            advice = f"{'give --fresh, and ' if began else ''}lower --units, --layers, --batch-size or --seq-length"
         raise CharrnnError(f"there is not enough memory for this run: {advice}") from None
 
 
@@ -103,7 +105,7 @@ def _train(job: Job, display: ProgressDisplay) -> None:
     with StopRequest(message, clean_up) as request, losing_workers(worker, remedy):
         place = choose_device(job.call.device, worker.beside)
         layout = choose_layout(place, job.settings, job.precision, saved, worker.count)
-        cluster = connect(worker, place, display.note)
+        cluster = connect(worker, place, job.settings.batch_size, display.note)
         if cluster.replicas > job.settings.batch_size:
             raise CharrnnError(
                 f"{plural(job.settings.batch_size, 'stream')} cannot be divided among {cluster.replicas} replicas: use "
@@ -116,6 +118,12 @@ def _train(job: Job, display: ProgressDisplay) -> None:
             + (f" in {layout.precision}" if layout.fast or place.gpu else "")
             + (f" with {cluster.replicas} replicas" if cluster.replicas > 1 else "")
         )
+        if machine_class(job.call.device) == "gpu" and not place.gpu and not saved:
+            display.note(
+                "TensorFlow finds no GPU, so the CPU trains with a GPU's settings; --device cpu chooses its own"
+            )
+        if layout.precision != job.settings.precision != "auto":
+            display.note(f"--precision {job.settings.precision} has no effect on --cell {job.settings.cell} on a CPU")
         _refuse_differences(cluster, job, layout)
         training = _Training(job, place, layout, display, request, cluster)
         training.begin()
@@ -269,8 +277,7 @@ class _Training:
 
     def _continue(self, saved: Checkpoint) -> None:
         if self.cluster.worker.is_chief:
-            last = load_last(self.run)
-            if last is None or last.progress != saved.progress:
+            if not self.run.exists() or checkpoint.read_head(self.run.last).progress != saved.progress:
                 raise self._meanwhile()
             self.run.prepare()
         self.saved, self.tried_step = saved.progress, saved.progress.step
@@ -388,7 +395,7 @@ class _Training:
             self.save()
         except NotWrittenError as error:
             if self.is_kept:
-                kept = f"{self.kept} is kept: fix this, and the same command continues from there"
+                kept = f"{self.kept} is kept: fix this, and continue with: {self.job.commands.resume}"
             else:
                 kept = f"{self.kept}: fix this, and the same command starts over"
             raise CharrnnError(f"{error}; {kept}") from None
@@ -555,4 +562,4 @@ class _Training:
         self.best = dataclasses.replace(best, progress=dataclasses.replace(best.progress, final_loss=final_loss))
         self.progress = dataclasses.replace(self.progress, final_loss=final_loss)
         self.save_or_fail()
-        self.display.finished(self.progress, self.corpus.validation_characters)
+        self.display.finished(self.progress, self.corpus.validation_characters, self.corpus.vocabulary.unit)

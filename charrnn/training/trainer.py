@@ -13,9 +13,9 @@ import numpy.typing as npt
 
 from charrnn.network.cells import CELLS, Array
 from charrnn.network.network import Network
-from charrnn.network.scoring import log_probabilities
+from charrnn.network.scoring import score_text
 from charrnn.planning.schedule import Speed, learning_rate_at
-from charrnn.planning.warm_start import Source
+from charrnn.planning.warm_start import Pretrained
 from charrnn.runs.records import Settings
 from charrnn.text.corpus import Corpus
 from charrnn.text.windows import SEQUENTIAL, WARM_UP, steps_per_epoch, validation_streams, windows
@@ -104,7 +104,7 @@ class Trainer:
         settings: Settings,
         corpus: Corpus,
         layout: Layout = STOCK,
-        source: Source | None = None,
+        source: Pretrained | None = None,
         cluster: Cluster | None = None,
     ) -> None:
         """Build the model and the optimizer for the start of a run, with the weights of a source if one is given."""
@@ -122,7 +122,7 @@ class Trainer:
         self._evaluate = tf.function(self.average.loss_sum, autograph=False)
         self.validation = self._streams(50_000)
 
-    def _build(self, layout: Layout, source: Source | None) -> None:
+    def _build(self, layout: Layout, source: Pretrained | None) -> None:
         settings, corpus = self.settings, self.corpus
         self.model = CharacterModel(settings.network(corpus.vocabulary), settings.dropout, settings.seed, layout)
         self.model.softmax.bias.assign(log_frequencies(corpus))
@@ -249,17 +249,21 @@ class Trainer:
         """Loss of the given weights over the validation part at the end of a run, in float32; in nats per character.
 
         Args:
-            weights: these replace the moving average.
+            weights: all of the model's.
             characters: number of characters to score: all, or a fixed sample, spread evenly.
             advance: called after each piece with the number of characters scored in it.
         """
         if self.corpus.validation_characters > SEQUENTIAL:
+            own = self.weights()
             self.average.from_numpy(weights)
-            return self._loss(self._streams(characters), advance, exact=True)
+            try:
+                return self._loss(self._streams(characters), advance, exact=True)
+            finally:
+                self.average.from_numpy(own)  # the run's last checkpoint keeps it
         ids, start = self.corpus.ids, self.corpus.validation_start
         first = max(0, start - 1 - WARM_UP)
         network = Network(self.model.config, weights)
-        loss = -float(log_probabilities(network, ids[first:], start - first, advance).mean())
+        loss = -float(score_text(network, ids[first:], start - first, advance).mean())
         return self.cluster.agree(loss)
 
     def _streams(self, characters: int) -> Streams:
@@ -334,7 +338,7 @@ class Trainer:
         else:
             network = Network(self.model.config, self.weights())
             before = time.perf_counter()
-            log_probabilities(network, self.corpus.ids[:_PACE], 1)
+            score_text(network, self.corpus.ids[:_PACE], 1)
             final = (time.perf_counter() - before) * (final_characters + WARM_UP) / _PACE
         # The median, so that a moment of other work on the machine does not halve a run.
         return losses, Speed(statistics.median(seconds), validation, final)
