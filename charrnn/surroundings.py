@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 
 DEFAULT_FOLDER = "checkpoints"
 FOLDER_VARIABLE = "CHARRNN_CHECKPOINTS_DIR"
+HANG_UP: int | None = getattr(signal, "SIGHUP", None)  # Windows has none
 
 _THREADS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 _OF_NUMPY = ("NPY_", "NUMPY_", "OPENBLAS_VERBOSE")
@@ -53,9 +55,15 @@ def prepare_for_training_and_pictures() -> None:
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # for example, that it has no folder for its cache
 
 
+def stop_signals() -> list[int]:
+    """The signals that ask a training to stop: SIGINT, SIGTERM and, unless nohup has it ignored, SIGHUP."""
+    signals: list[int] = [signal.SIGINT, signal.SIGTERM]
+    return signals if HANG_UP is None or signal.getsignal(HANG_UP) == signal.SIG_IGN else [*signals, HANG_UP]
+
+
 def usual_folder() -> str:
     """The folder of runs, if the user names none."""
-    return os.environ.get(FOLDER_VARIABLE) or DEFAULT_FOLDER
+    return os.path.expanduser(os.environ.get(FOLDER_VARIABLE) or DEFAULT_FOLDER)
 
 
 def is_number(value: str) -> bool:

@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 from _forge import BODY, DOCUMENT, GOOD, HEAD, HEADER, forged, of_metadata, with_header
 
+from charrnn.runs.checkpoint import FORMATS
+
 Content = bytes | Callable[[Path], object]  # of a file, or what puts something in its place
 Named = Iterator[tuple[str, Content]]
 
@@ -336,12 +338,12 @@ def other_spellings() -> Named:
 
 def other_versions() -> Named:
     """Formats of the future, and of none."""
-    for version in (0, 1, 2, 4, -1, 10**30, 1.0, 1.5, "1", True, None, [], [1], {}):
+    for version in (0, 1, *FORMATS[:-1], FORMATS[-1] + 1, -1, 10**30, 1.0, 1.5, "1", True, None, [], [1], {}):
         yield repr(version), forged({**DOCUMENT, "format": version})
     yield "4, with other keys", forged({"format": 4, "model": {}, "checksum": "0" * 64})
     yield "2, with what 3 added as null", forged({**DOCUMENT, "format": 2, "known": None, "seen": None})
     for key in ("known", "seen"):
-        yield f"3, without {key}", forged({name: value for name, value in DOCUMENT.items() if name != key})
+        yield f"without {key}", forged({name: value for name, value in DOCUMENT.items() if name != key})
 
 
 def wrong_characters() -> Named:

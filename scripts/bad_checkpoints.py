@@ -144,6 +144,8 @@ def faults(outcome: Outcome, start_seconds: float) -> list[str]:
         found.append(f"it was not done after {TIMEOUT:g} s")
     elif outcome.code not in (1, 2):
         found.append("accepted" if outcome.code == 0 else f"exit code {outcome.code}")
+    if "no training state" in outcome.stderr:  # which `train` says of a whole checkpoint
+        found.append("accepted")
     if outcome.stdout:
         found.append("something on stdout")
     if not (outcome.stderr.startswith("Error: ") and outcome.stderr.count("\n") == 1):

@@ -105,6 +105,7 @@ def run_command(layers: int, units: int, batch: int, length: int, seconds: float
     """The whole `charrnn train`, validations and saving apart: the speed that it reports."""
     shape = ("--layers", layers, "--units", units, "--embedding", EMBEDDING, "--batch-size", batch)
     options = (*shape, "--seq-length", length, "--dropout", 0, "--minutes", max(0.2, seconds / 30))
+    options = (*options, "--cell", "lstm", "--checkpoints-dir", "checkpoints")
     with tempfile.TemporaryDirectory() as folder:
         text = Path(folder, "text.txt")
         text.write_text("".join(random.Random(0).choices(PRINTABLE_ASCII, k=400_000)))

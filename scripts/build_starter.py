@@ -101,9 +101,11 @@ def main(texts: Path, folder: Path, out: Path) -> None:
     """Prepare, train, convert."""
     folder.mkdir(parents=True, exist_ok=True)
     books_file = folder / "books.txt"
+    text = "\f\n".join(part for number, book in enumerate(books(texts)) for part in prepared(book, number)).encode()
     if not books_file.exists():
-        text = "\f\n".join(part for number, book in enumerate(books(texts)) for part in prepared(book, number))
-        write_atomically(books_file, text.encode())
+        write_atomically(books_file, text)
+    elif books_file.read_bytes() != text:
+        sys.exit(f"{books_file}: is of other texts: choose another --folder")
     options = [f"--{name}={value}" for name, value in RECIPE.items()]
     command = [sys.executable, "-m", "charrnn", "train", books_file, "--split-at", r"\f", "--checkpoints-dir", folder]
     if status := subprocess.run([*command, *options]).returncode:

@@ -80,7 +80,7 @@ def train_charrnn(corpus: Corpus, minutes: float) -> None:
     precision = precision_for(machine, settings.units)
     trainer = Trainer(settings, corpus, choose_layout(choose_device("cpu"), settings, precision, None))
     scored = validation_streams(corpus.ids, corpus.validation_start, settings.seq_length, limit=SCORED)
-    update, total_steps = trainer.update, None
+    updates, total_steps = trainer.updates, None
 
     def validate() -> float:
         planned_with, trainer.validation = trainer.validation, scored
@@ -89,12 +89,13 @@ def train_charrnn(corpus: Corpus, minutes: float) -> None:
         finally:
             trainer.validation = planned_with
 
-    def timed_update(step: int, *arguments: Any) -> float:
-        loss = update(step, *arguments)
-        clock.tick(last=step + 1 == total_steps)
-        return loss
+    def timed_updates(step: int, *arguments: Any) -> list[float]:
+        losses = updates(step, *arguments)
+        for done in range(step + 1, step + 1 + len(losses)):
+            clock.tick(last=done == total_steps)
+        return losses
 
-    trainer.update = timed_update  # type: ignore[method-assign]
+    trainer.updates = timed_updates  # type: ignore[method-assign]
     clock = Clock(validate)
     losses, speed = trainer.begin(1, trial_seconds(60 * minutes))  # the clock does without a final pass
     total_steps = len(losses) + speed.steps_within(
@@ -103,6 +104,7 @@ def train_charrnn(corpus: Corpus, minutes: float) -> None:
     batches = trainer.batches(len(losses))
     for step in range(len(losses), total_steps):
         trainer.update(step, learning_rate_at(step, total_steps, settings.learning_rate), next(batches))
+    assert clock.steps == total_steps
 
 
 def train_listing(corpus: Corpus, minutes: float) -> None:

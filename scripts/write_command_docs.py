@@ -26,8 +26,8 @@ Results (the text of a sample, the path of a picture) go to stdout, everything e
 | 1 | failure; one line says what is wrong, where, and what to do; `--debug` adds the traceback |
 | 2 | wrong call: a missing option, file, run or checkpoint, or a value out of range |
 | 3 | another worker of a training [on several machines](train.md#several-processes-machines-or-gpus) has ended |
-| 130 | stopped by Ctrl-C; charrnn has saved the training (a second Ctrl-C does not wait for that) |
-| 143 | stopped by SIGTERM; charrnn has saved the training |
+| 130 | stopped by Ctrl-C; charrnn has saved a training that had begun (a second Ctrl-C does not wait for that) |
+| 129, 143 | stopped by a terminal that was closed, or by SIGTERM; the same |
 
 `python -m charrnn` is the same as `charrnn`. `NO_COLOR=1` turns colors off. For completion in the shell:
 
@@ -48,7 +48,7 @@ def render() -> str:
         command = cli.get_command(context, name)
         pages.append((f"charrnn {name}", command, click.Context(command, info_name=name, parent=context)))
     for title, command, page_context in pages:
-        page_context.max_content_width = 80
+        page_context.terminal_width = 78  # whatever the terminal's is
         parts.append(f"\n## {title}\n\n```\n{command.get_help(page_context)}\n```\n")
     return "".join(parts)
 

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import settings
 
 from charrnn.network.config import weight_shapes
+from charrnn.planning.machine import usable_cores
 from charrnn.runs.folder import Run
 from charrnn.runs.records import Checkpoint, CorpusIdentity, Progress, Settings
 from charrnn.text.vocabulary import Vocabulary
@@ -37,8 +38,23 @@ SMALL = (
 
 def environment() -> dict[str, str]:
     """The environment without what would change what the command does."""
-    changes = ("CHARRNN", "TF_", "COLUMNS", "MPLBACKEND", "JPY_", "OPENBLAS_NUM_THREADS", "PYTHONUNBUFFERED")
-    return {key: value for key, value in os.environ.items() if not key.startswith(changes) and key != "CI"}
+    changes = (
+        *("CHARRNN", "_CHARRNN", "TF_", "COLUMNS", "LINES", "MPLBACKEND", "JPY_", "OPENBLAS_NUM_THREADS"),
+        *("PYTHONUNBUFFERED", "NO_COLOR", "FORCE_COLOR", "CLICOLOR", "COLORTERM", "TTY_"),
+    )
+    return {
+        key: value
+        for key, value in os.environ.items()
+        if not key.startswith(changes) and not key.lower().endswith("_proxy") and key != "CI"
+    }
+
+
+os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the tests are those of a machine without a GPU
+
+
+def pytest_xdist_auto_num_workers() -> int | None:
+    """As many as there are cores to use, by a container's quota too, unless the user sets xdist's own variable."""
+    return None if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ else usable_cores()
 
 
 def run_charrnn(*args: object, cwd: Path, input: str | None = None, **env: str) -> subprocess.CompletedProcess[str]:

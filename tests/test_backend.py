@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from conftest import environment
 
 from charrnn import CharrnnError
 
@@ -32,7 +32,7 @@ def test_an_import_that_fails_says_what_it_said_and_what_to_do(tmp_path: Path) -
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        env=environment() | {"PYTHONPATH": str(tmp_path)},
         check=False,
     )
     assert result.returncode == 1

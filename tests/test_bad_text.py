@@ -69,6 +69,12 @@ REFUSED: list[tuple[str, bytes, dict[str, str], str]] = [
     ("half a surrogate pair, in UTF-7", b"a+2AA-", {"encoding": "utf-7"}, "cannot be decoded as utf-7"),
     ("NULs", b"a text\0 text", {}, "NUL at character 7"),
     ("gzip", gzip.compress(b"a text"), {}, "compressed with gzip, not text; unpack it"),
+    (
+        "RTF",
+        b"{\\rtf1\\ansi one}",
+        {},
+        "RTF, a word processor's format, not text; save it as plain text",
+    ),
     ("PDF", b"%PDF-1.4\n1 0 obj\n", {}, "a PDF, not text; convert it"),
     ("zip, .docx, .epub", b"PK\x03\x04" + bytes(100), {}, "a zip archive"),
     ("nothing but a byte-order mark", b"\xef\xbb\xbf", {}, "empty"),

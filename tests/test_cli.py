@@ -13,6 +13,7 @@ import pytest
 from conftest import PROJECT, SMALL, Command, environment
 
 from charrnn import __version__
+from charrnn.cli.main import _COMMANDS
 
 HEAVY = ("tensorflow", "keras", "matplotlib", "rich")
 
@@ -51,6 +52,9 @@ def imported_by(folder: Path, *args: str) -> set[str]:
         (("train", "small.txt"), ("numpy",)),  # finished: nothing to do
         (("plot-loss", "--out", "absent/x.png"), ("numpy", "matplotlib")),
         (("runs",), ("numpy",)),
+        (("evaluate", "small.txt"), ("numpy",)),
+        (("page", "absent", "--out", "x.html"), ("numpy",)),
+        (("export", "absent", "--out", "x.keras"), ("numpy",)),
         (("corpus", "--list"), ()),
     ],
 )
@@ -85,10 +89,7 @@ def test_the_shell_completes_commands_options_runs_and_files(trained: Path, line
     assert offers in [part for found in result.stdout.split() for part in found.split(",")], result
 
 
-@pytest.mark.parametrize(
-    "args",
-    [("--help",), ("train", "--help"), ("sample", "-h"), ("plot-loss", "--help"), ("runs", "-h"), ("corpus", "-h")],
-)
+@pytest.mark.parametrize("args", [("--help",), *((name, "-h") for name in _COMMANDS)])
 def test_every_command_has_help(charrnn: Command, args: tuple[str, ...]) -> None:
     result = charrnn(*args)
     assert result.returncode == 0
@@ -191,11 +192,17 @@ WRONG_CALLS = [
     (["sample", "--count", "0"], 2, "--count"),
     (["sample", "--count", "99999999999999999999"], 2, "--count"),
     (["sample", "--length", "99999999999999999999"], 2, "--length"),
-    (["sample", "tales"], 2, "unexpected argument 'tales': --checkpoint tales names a run, --prime gives a text"),
+    (
+        ["sample", "tales"],
+        2,
+        "unexpected argument 'tales': --checkpoint tales names a run, --prime gives a text",
+    ),
     (["sample", "--seed", "1", "a b"], 2, "--checkpoint 'a b' names a run"),
     (["train", "/dev/fd/0"], 2, "/dev/fd/0, which has no name of its own: choose a name with --name"),
     (["sample", "--prime", "a", "--prime-file", "good.txt"], 2, "cannot be combined"),
     (["page", "starter", "--out", "."], 2, "is a directory"),
+    (["page", "starter", "--out", "good.txt"], 2, "good.txt: a page's name must end in .html"),
+    (["page", "starter", "--out", "absent/x.html"], 2, "absent: there is no such folder to write the page to"),
     (["plot-loss", "--out", "folder"], 2, "is a directory"),
     (["sample", "--temprature", "1"], 2, "--temperature"),
     (["plot-loss"], 2, "/checkpoints yet: train one with charrnn train FILE"),
@@ -399,7 +406,7 @@ def test_a_working_folder_that_was_deleted_is_said(tmp_path: Path) -> None:
         cwd=tmp_path, capture_output=True, text=True, env=environment(), check=False,
     )  # fmt: skip
     assert result.returncode == 1
-    assert result.stderr == "Error: the current folder was deleted: cd to one that exists\n"
+    assert result.stderr == "Error: the current folder was deleted: cd to another one\n"
 
 
 def test_a_prime_file_may_be_in_the_encoding_of_the_training_text(charrnn: Command, tmp_path: Path) -> None:

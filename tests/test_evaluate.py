@@ -64,14 +64,15 @@ def test_the_numbers_are_those_of_the_model_in_one_pass(trained: Path, model: Pa
     found = numbers(charrnn("evaluate", trained / "small.txt", "--checkpoint", model, "--json"))
     nats = package.load(model).score(text).nats_per_character
     assert found == {
-        "file": str(trained / "small.txt"), "characters": 20_000, "unknown": 0,
+        "file": str(trained / "small.txt"), "checkpoint": str(model / "best.safetensors"),
+        "characters": 20_000, "unknown": 0,
         "nats_per_character": pytest.approx(nats, abs=1e-5), "bits_per_character": pytest.approx(nats / math.log(2)),
         "perplexity": pytest.approx(math.exp(nats)),
         "xz_bits_per_character": 8 * len(lzma.compress(text.encode())) / 20_000,
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("threads", [{}, {"OPENBLAS_NUM_THREADS": "1"}])
+@pytest.mark.parametrize("threads", [{}, {"OPENBLAS_NUM_THREADS": "2"}])
 def test_a_long_text_in_many_streams_and_processes_has_the_same_loss(
     larger: Path, charrnn: Command, threads: dict[str, str]
 ) -> None:
@@ -179,6 +180,13 @@ def test_a_model_of_bytes(charrnn: Command, tmp_path: Path) -> None:
     assert "x.txt: 2,802 bytes\n" in shown
     assert "nats per byte (" in shown
     assert "é 漢" in charrnn("evaluate", "x.txt", "--show").stdout
+
+
+def test_bytes_that_are_invalid_are_told(trained: Path, charrnn: Command, tmp_path: Path) -> None:
+    (tmp_path / "x.txt").write_bytes(b"the ferry caf\xe9 came\n" * 10)
+    result = charrnn("evaluate", "x.txt", "--checkpoint", trained / "checkpoints/small")
+    assert result.stderr == "x.txt: has bytes that are not valid in utf-8; they are read as U+FFFD\n"
+    assert "10 unknown to the model" in result.stdout
 
 
 def test_a_model_of_one_character(charrnn: Command, tmp_path: Path) -> None:
@@ -332,8 +340,7 @@ def test_show_prints_the_text(trained: Path, model: Path, charrnn: Command, tmp_
     assert text in re.sub(r"\x1b\[[\d;]*m|\r", "", output)
 
 
-def test_a_network_goes_to_processes_once() -> None:
-    """What several processes find is what one finds."""
+def test_what_several_processes_find_is_what_one_finds() -> None:
     config = NetworkConfig(30, 8, 16, 2, "coupled")
     random = np.random.default_rng(0)
     from charrnn.network.config import weight_shapes

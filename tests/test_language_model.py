@@ -88,7 +88,7 @@ def test_a_run_is_found_by_name_or_path_or_as_the_last(
     for where in (None, "small", "checkpoints/small", trained / "checkpoints/small/best.safetensors"):
         assert library.load(where).score("The bell").nats.tolist() == model.score("The bell").nats.tolist()
     monkeypatch.setenv("CHARRNN_CHECKPOINTS_DIR", "elsewhere")
-    with pytest.raises(CharrnnError, match="small: no such run in elsewhere/"):
+    with pytest.raises(CharrnnError, match=r"small: no such run in /.*elsewhere"):
         library.load("small")
 
 

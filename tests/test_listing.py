@@ -55,7 +55,7 @@ def test_runs_are_listed_newest_first_and_a_damaged_one_is_a_line(runs: Path, ch
     assert lines[1] == {
         "name": "small", "characters": 20_000, "layers": 1, "units": 32, "cell": "coupled", "init_from": None,
         "source": None, "step": 280, "total_steps": 280, "best_loss": pytest.approx(loss), "final_loss": final,
-        "state": "finished",
+        "state": "finished", "settings": dataclasses.asdict(checkpoint.load(runs / "small/last.safetensors").settings),
     }  # fmt: skip
 
 

@@ -166,11 +166,13 @@ def test_twenty_starts_choose_the_same_beside_a_busy_program(tmp_path: Path) -> 
     chosen = []
     for busy in (False, True):
         with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as program:
-            if not busy:
+            try:
+                if not busy:
+                    program.kill()
+                for _ in range(10):
+                    chosen.append(subprocess.check_output([sys.executable, "-c", code], cwd=tmp_path, text=True))
+            finally:
                 program.kill()
-            for _ in range(10):
-                chosen.append(subprocess.check_output([sys.executable, "-c", code], cwd=tmp_path, text=True))
-            program.kill()
     assert len(set(chosen)) == 1
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import sys
 from pathlib import Path
 
 import pytest
-from conftest import SMALL, Command, environment, on_terminal
+from conftest import SMALL, Command, chain_model, environment, on_terminal
+
+from charrnn.text.vocabulary import Vocabulary
+from charrnn.training import display
 
 
 @pytest.fixture
@@ -110,3 +114,17 @@ def test_the_terminal_is_asked_for_its_width(folder: Path) -> None:
     drawn = [line for line in lines if " left" in line]
     assert drawn
     assert max(map(len, drawn)) <= 100
+
+
+def test_a_log_says_how_long_a_run_takes_whose_first_validation_is_far_away(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(display.time, "monotonic", lambda: now[0])
+    shown = display.ProgressDisplay()
+    progress = chain_model(Vocabulary("text", "ab"), "ab").progress
+    with shown.steps(dataclasses.replace(progress, step=100, total_steps=24_100), 100, 2048):
+        for step in range(101, 201):
+            now[0] += 0.5
+            shown.step(step, 2.0)
+    assert capsys.readouterr().err == "step 161/24,100; about 200 min left\n"

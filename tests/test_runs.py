@@ -97,7 +97,7 @@ def test_what_is_not_there_is_answered_with_what_is(tmp_path: Path) -> None:
     with pytest.raises(CharrnnError, match="train one with charrnn train"):
         find_run(None, str(tmp_path / "absent"))
     make(tmp_path, "one", 0, "best.safetensors")
-    with pytest.raises(CharrnnError, match=r"two: no such run in .* \(available: one\)"):
+    with pytest.raises(CharrnnError, match=r"two: no such run in /.* \(available: one\)"):
         find_run("two", str(tmp_path))
 
 

@@ -260,7 +260,7 @@ def test_a_damaged_one_says_what_to_do(stripped: dict[str, str], tmp_path: Path,
     )
 
 
-def test_it_is_small_and_its_words_are_read_at_once() -> None:
+def test_it_is_small_of_half_width_and_without_a_training_state() -> None:
     assert os.path.getsize(starter.PATH) < 8_000_000
     model = checkpoint.load(starter.PATH)
     assert (model.weights_type, model.vocabulary.kind, model.vocabulary.has_boundary) == ("float16", "ascii", True)

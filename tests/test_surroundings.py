@@ -15,6 +15,7 @@ import pytest
 from conftest import SMALL, environment, on_terminal, run_charrnn, same_files
 from faults import SHIMS
 
+from charrnn.runs import checkpoint
 from charrnn.runs.folder import Run
 
 TRAIN = (sys.executable, "-m", "charrnn", "train", "small.txt", *SMALL, "--epochs", "4")
@@ -173,6 +174,23 @@ def test_a_terminal_that_goes_away_does_not_stop_the_training_of_who_ignores_it(
     os.close(child.child_fd)
     _, status = os.waitpid(child.pid, 0)
     assert os.waitstatus_to_exitcode(status) == 0
+    assert same_files(run, Run(trained / "checkpoints/small"))
+
+
+def test_a_closed_terminal_stops_the_training_which_is_saved(trained: Path, tmp_path: Path, run: Run) -> None:
+    pexpect = pytest.importorskip("pexpect", reason="a terminal to drive needs Unix")
+    child = pexpect.spawn(
+        TRAIN[0], [*TRAIN[1:], "--save-every", "0"], cwd=str(tmp_path), env=environment() | {"TERM": "xterm-256color"},
+        encoding="utf-8", timeout=60,
+    )  # fmt: skip
+    child.expect("chars/s")
+    os.kill(child.pid, signal.SIGHUP)  # from the shell; another one comes from the terminal
+    os.close(child.child_fd)
+    _, status = os.waitpid(child.pid, 0)
+    assert os.waitstatus_to_exitcode(status) == 128 + signal.SIGHUP
+    saved = checkpoint.load(run.last).progress
+    assert 0 < saved.step < saved.total_steps
+    subprocess.run(TRAIN, cwd=tmp_path, env=environment(), check=True, capture_output=True)
     assert same_files(run, Run(trained / "checkpoints/small"))
 
 

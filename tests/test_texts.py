@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from charrnn import CharrnnError
+from charrnn.evaluation.evaluate import evaluate_file
 from charrnn.language_model import LanguageModel
 from charrnn.messages import ignore_note
 from charrnn.network.config import weight_shapes
@@ -213,6 +214,25 @@ def test_the_finished_run_names_the_command_that_goes_on(named: Path) -> None:
     assert r"with --split-at \n, not --split-at ,: " in refused.stderr
 
 
+def test_a_text_is_evaluated_as_several_like_that_of_the_run(named: Path) -> None:
+    (named / "same.txt").write_text("Ann\nBea\nCid\nDora\n" * 20)
+    found = json.loads(in_folder(named, "evaluate", "same.txt", "--json"))
+    assert (found["characters"], found["unknown"]) == (20 * 17, 0)
+    assert found["checkpoint"].endswith("best.safetensors")
+    saved = checkpoint.load(named / "checkpoints/names/last.safetensors").progress.final_loss
+    assert found["nats_per_character"] == pytest.approx(saved, abs=0.05)
+    assert in_folder(named, "evaluate", "same.txt", "--show").startswith("Ann\nBea\nCid\nDora\n")
+
+
+def test_a_text_is_split_for_evaluation_before_its_characters_are_replaced(tmp_path: Path) -> None:
+    vocabulary = dataclasses.replace(Vocabulary.ascii(), has_boundary=True, writes_boundary=True)
+    model = chain_model(vocabulary, "abc")
+    model = dataclasses.replace(model, settings=dataclasses.replace(model.settings, split_at="—"))
+    (tmp_path / "x.txt").write_text("ab—“c”—ab", encoding="utf-8")
+    pieces = list(evaluate_file(model, str(tmp_path / "x.txt"), None, 1))
+    assert "".join(text for text, _ in pieces) == 'ab\n"c"\nab\n'
+
+
 def test_the_validation_part_of_several_texts_has_the_loss_that_the_run_saved(named: Path) -> None:
     found = json.loads(in_folder(named, "evaluate", "names.txt", "--validation", "--json"))
     saved = checkpoint.load(named / "checkpoints/names/last.safetensors").progress.final_loss
@@ -247,6 +267,15 @@ def test_a_folder_is_read_by_a_pattern(charrnn: Command, tmp_path: Path) -> None
     }.items():
         result = charrnn("train", *args)
         assert (result.returncode, result.stderr.splitlines()[-1]) == (2, f"Error: {says}")
+
+
+@pytest.mark.parametrize(("separator", "shown"), [("\r\n", "one|two|"), ("\udcff", "one\r|two|")])
+def test_a_separator_of_bytes_is_taken_as_it_is(tmp_path: Path, separator: str, shown: str) -> None:
+    raw = separator.encode("utf-8", "surrogateescape")
+    (tmp_path / "x.txt").write_bytes(b"one" + (b"" if separator == "\r\n" else b"\r") + raw + b"two" + raw * 2)
+    found = plan(tmp_path, "x.txt", vocabulary="bytes", split_at=separator, batch_size=1, seq_length=2).corpus
+    texts = found.vocabulary.texts("|")
+    assert "".join(texts[id] for id in found.ids[:].tolist()) == shown
 
 
 def plan(folder: Path, *files: str, glob: str | None = None, **given: object) -> Job:

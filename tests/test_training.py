@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import SMALL, Command, environment
+from conftest import SMALL, Command, environment, same_files
 from faults import SHIMS
 
 from charrnn.network.cells import CELLS
@@ -46,6 +46,23 @@ def without_clock(folder: Path) -> list[tuple[str, ...]]:
 
 
 # --- what a run leaves -----------------------------------------------------------------------
+
+
+def test_several_updates_at_once_as_on_a_gpu_change_nothing(trained: Path, tmp_path: Path) -> None:
+    shutil.copy(trained / "small.txt", tmp_path)
+    code = (
+        "import dataclasses\n"
+        "from charrnn.training import loop\n"
+        "choose = loop.choose_layout\n"
+        "loop.choose_layout = lambda *given: dataclasses.replace(choose(*given), at_once=16)\n"
+        "from charrnn.cli.main import main\n"
+        "main()\n"
+    )
+    command = [sys.executable, "-c", code, "train", "small.txt", *SMALL, "--epochs", "4"]
+    # NumPy is imported before the command sets its threads.
+    env = environment() | {"OPENBLAS_NUM_THREADS": "1"}
+    subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, check=True)
+    assert same_files(Run(tmp_path / "checkpoints/small"), Run(trained / "checkpoints/small"))
 
 
 def test_a_run_learns_and_leaves_its_three_files(trained: Path) -> None:

@@ -56,7 +56,7 @@ def test_weights_are_taken_over_and_new_characters_added(
     tmp_path: Path, charrnn: Command, source: Run, tales: str
 ) -> None:
     """From a model of ASCII to French, and from that to English with one character more."""
-    (tmp_path / "french.txt").write_text((FRENCH + tales[:200]) * 12)
+    (tmp_path / "french.txt").write_text((FRENCH + tales[:200]) * 12, encoding="utf-8")
     result = charrnn("train", "french.txt", "--init-from", "small", *UNCHANGED)
     assert result.returncode == 0, result.stderr
     own = "".join(sorted({character for character in FRENCH if not character.isascii()}))
@@ -91,7 +91,7 @@ def test_weights_are_taken_over_and_new_characters_added(
     assert mean[strange].sum() == pytest.approx(frequencies[strange].sum(), rel=0.3)
     np.testing.assert_allclose(mean[strange], frequencies[strange], rtol=0.8)  # their columns are random
 
-    (tmp_path / "more.txt").write_text(tales[:3000] + "Straße\n")
+    (tmp_path / "more.txt").write_text(tales[:3000] + "Straße\n", encoding="utf-8")
     result = charrnn("train", "more.txt", "--init-from", "checkpoints/french/last.safetensors", *UNCHANGED)
     assert result.returncode == 0, result.stderr
     assert f"{known + new} characters known, 1 new\n" in result.stderr
@@ -171,7 +171,7 @@ def test_a_related_text_is_learned_better_in_as_many_updates(tmp_path: Path, cha
         (["text.safetensors", "--vocabulary", "ascii"], 2, "the vocabulary text, which cannot become ascii"),
         (["bytes.safetensors", "--vocabulary", "text"], 2, "the vocabulary bytes, which cannot become text"),
         (["bytes.safetensors", "--encoding", "latin-1"], 2, "leave out --encoding and --errors"),
-        (["absent"], 2, "absent: no such run in checkpoints/ (available: small)"),
+        (["absent"], 2, "/checkpoints (available: small)"),
         (["absent.safetensors"], 2, "absent.safetensors: no such checkpoint"),
         (["new.txt"], 1, "new.txt: not a charrnn checkpoint"),
     ],
@@ -197,7 +197,7 @@ def test_a_run_goes_on_from_the_weights_that_it_took_over_whatever_became_of_the
     tmp_path: Path, charrnn: Command, source: Run, tales: str
 ) -> None:
     """Killed at step 0, it ends in the same bytes as a run that was not."""
-    (tmp_path / "new.txt").write_text(tales[:8000] + FRENCH * 10)
+    (tmp_path / "new.txt").write_text(tales[:8000] + FRENCH * 10, encoding="utf-8")
     options = ("--init-from", "small", *TRAINING, "--epochs", "10")
     assert charrnn("train", "new.txt", *options, "--name", "whole").returncode == 0
     run, whole = Run(tmp_path / "checkpoints/new"), Run(tmp_path / "checkpoints/whole")
@@ -217,7 +217,7 @@ def test_a_run_goes_on_from_the_weights_that_it_took_over_whatever_became_of_the
     source.best.rename(tmp_path / "moved.safetensors")
     source.last.rename(tmp_path / "changed.safetensors")
     for where, code, says in (
-        ("small", 2, "small: no such run in checkpoints/"),
+        ("small", 2, "small: no such run in /"),
         ("changed.safetensors", 1, "checkpoints/new was started from small, not from what --init-from names: "),
     ):
         result = charrnn("train", "new.txt", "--init-from", where)

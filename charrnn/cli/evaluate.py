@@ -64,7 +64,8 @@ def evaluate(
     from charrnn.runs.folder import find_checkpoint
     from charrnn.text.store import FOLDER
 
-    model = load(find_checkpoint(checkpoint, folder, say))
+    path = find_checkpoint(checkpoint, folder, say)
+    model = load(path)
     cores = usable_cores()
     scorings: Iterable[tuple[evaluation.Scoring, int]]
     if validation:
@@ -85,7 +86,7 @@ def evaluate(
             collections.deque(pieces, maxlen=0)  # read all, keep none
         result = pieces.result
         assert result is not None
-        write_text([evaluation.as_json(result)] if as_json else evaluation.as_text(result))
+        write_text([evaluation.as_json(result, str(path))] if as_json else evaluation.as_text(result))
 
 
 def _size(file: str) -> int:

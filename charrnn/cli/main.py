@@ -100,8 +100,9 @@ def _main() -> None:
     _fill_closed_descriptors()
     try:
         os.getcwd()
-    except FileNotFoundError:
-        say("Error: the current folder was deleted: cd to one that exists")
+    except OSError as error:
+        why = "was deleted" if isinstance(error, FileNotFoundError) else f"cannot be read: {error.strerror or error}"
+        say(f"Error: the current folder {why}: cd to another one")
         sys.exit(1)
     prepare_for_the_command()
     state = SimpleNamespace(debug=False)

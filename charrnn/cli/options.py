@@ -114,5 +114,6 @@ folder_option = click.option(
     envvar=FOLDER_VARIABLE,
     show_envvar=True,
     metavar="DIR",
+    callback=lambda _, __, folder: os.path.expanduser(folder),  # which shells do not do after =
     help="Where runs are kept.",
 )

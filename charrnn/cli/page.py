@@ -8,7 +8,7 @@ import click
 
 from charrnn import CharrnnError
 from charrnn.cli.options import OUT, PATH, Command, complete_model, debug_option, folder_option
-from charrnn.messages import say
+from charrnn.messages import say, waiting_for
 from charrnn.stdout import write_paths
 
 
@@ -30,6 +30,11 @@ def page(run: str | None, out: str, text: str | None, folder: str) -> None:
     RUN is a run's name or folder, a checkpoint file, or starter (default: the most recently trained run; if there is
     none, the starter). The page is one file that works offline.
     """
+    target = Path(out)
+    if target.suffix.lower() not in (".html", ".htm"):
+        raise CharrnnError(f"{out}: a page's name must end in .html, as in model.html", exit_code=2)
+    if not target.parent.is_dir():
+        raise CharrnnError(f"{target.parent}: there is no such folder to write the page to", exit_code=2)
     from charrnn.files import write_atomically
     from charrnn.page.page import make_page, read_ids
     from charrnn.runs.checkpoint import load
@@ -43,6 +48,7 @@ def page(run: str | None, out: str, text: str | None, folder: str) -> None:
     except CharrnnError as error:
         say(f"{error}; the page has no loss curve")
     ids = None if text is None else read_ids(text, model)
-    data = make_page(model, checkpoint_name(path), reports, ids)
-    write_atomically(Path(out), data)
+    with waiting_for("looking for cells that keep track of something"):
+        data = make_page(model, checkpoint_name(path), reports, ids)
+    write_atomically(target, data)
     write_paths(out)

@@ -117,7 +117,7 @@ def sample(
     if ctx.args:
         raise click.UsageError(
             f"unexpected argument {ctx.args[0]!r}: --checkpoint {shlex.quote(ctx.args[0])} names a run, "
-            "--prime gives a text to continue"
+            "--prime gives a text to continue; a text of several words needs quotes"
         )
     if prime is not None and prime_file is not None:
         raise click.UsageError("--prime and --prime-file cannot be combined: give one of them.")

@@ -40,8 +40,8 @@ from charrnn.runs.records import CHOICES, RANGES
 @click.option(
     "--minutes",
     type=number(RANGES["minutes"]),
-    help="Longest training time in minutes.  [default, without --epochs: depends on the size of the text, 10 for a "
-    "megabyte; training then ends early if the validation loss stops falling]",
+    help="Longest training time in minutes, by the speed of the first updates.  [default, without --epochs: depends on "
+    "the size of the text, 10 for a megabyte; training then ends early if the validation loss stops falling]",
 )
 @click.option("--fresh", is_flag=True, help="Start over; the old run is kept under another name.")
 @click.option(
@@ -101,7 +101,7 @@ from charrnn.runs.records import CHOICES, RANGES
     "--vocabulary",
     type=click.Choice(CHOICES["vocabulary"]),
     help="Printable ASCII, the text's own characters, or raw bytes.  "
-    "[default: ascii; text if more than 1 character in 10,000 is outside ASCII]",
+    "[default: ascii; text if more than 1 character in 10,000 is outside ASCII and has no ASCII equivalent]",
 )
 @click.option("--encoding", help="Text encoding of the files.  [default: utf-8]")
 @click.option(
@@ -145,7 +145,7 @@ def train(
 
     Several files are several texts: the model learns where a text ends.
 
-    The same command continues a stopped run. Options that you leave out then come from the run.
+    The same command continues a stopped run. Settings that you leave out then come from the run.
     """
     from charrnn.planning.job import Call, plan_training
     from charrnn.planning.workers import this_worker, train_with

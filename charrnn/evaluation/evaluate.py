@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import lzma
 import math
@@ -23,10 +24,11 @@ from charrnn.sampling.copying import Original, read_original
 from charrnn.sampling.streams import beginning
 from charrnn.text.corpus import Corpus, Reading, read_corpus
 from charrnn.text.reading import names_of, open_files
-from charrnn.text.vocabulary import Ids, Vocabulary, boundary_mark, look_up
+from charrnn.text.vocabulary import Ids, Vocabulary, look_up
 from charrnn.text.windows import SEQUENTIAL, WARM_UP, validation_streams
 
 _SHOWN = 80  # characters of a line
+_BOUNDARY = "\n"  # how a boundary between texts is shown
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ Scoring = Generator[tuple[str, Nats], None, Evaluation]
 
 
 def evaluate_file(model: Checkpoint, file: str, width: int | None, cores: int) -> Scoring:
-    """Score a text from its start.
+    """Score a text from its start; a model of several texts reads it as several, split as its own text was.
 
     The model reads it in parallel streams that carry their state, each warmed up on the text before it. Characters that
     the model does not know are read and scored as the unknown symbol; if the vocabulary has none, they are left out.
@@ -74,12 +76,15 @@ def evaluate_file(model: Checkpoint, file: str, width: int | None, cores: int) -
     Raises:
         CharrnnError: the file cannot be read, or has nothing to score.
     """
-    return _score(model, read_original(file, model.vocabulary, model.settings.encoding), width, cores)
+    original = read_original(file, model.vocabulary, model.settings.encoding)
+    how = _reading(model)
+    return _score(model, dataclasses.replace(original, marked=how.marked), how, width, cores)
 
 
-def _score(model: Checkpoint, original: Original, width: int | None, cores: int) -> Scoring:
+def _score(model: Checkpoint, original: Original, how: Reading, width: int | None, cores: int) -> Scoring:
     vocabulary, unknown, rest = model.vocabulary, 0, ""
-    tally, compressor = Tally(vocabulary.kind == "bytes"), _Compressor(vocabulary)
+    tally = Tally(vocabulary.kind == "bytes", 1 if _keeps_lines(model) else None)
+    compressor = _Compressor(vocabulary)
     has_symbol = vocabulary.unknown is not None
     table = vocabulary.unrestricted.table()
     strange = vocabulary.unknown if has_symbol else len(vocabulary)
@@ -90,8 +95,9 @@ def _score(model: Checkpoint, original: Original, width: int | None, cores: int)
         before: Ids = beginning(vocabulary, np.zeros(0, vocabulary.dtype)) if width is None else np.zeros(0, np.uint8)
         size = BLOCK if width is None else max(1, BLOCK // width) * width
         for text in _blocks(original.text(), size + (width is not None), size):
-            compressor.add(text)
             found = look_up(table, text)
+            text = text.replace(how.mark, _BOUNDARY) if how.several else text
+            compressor.add(text)
             unknown += int((found == strange).sum())
             places = np.arange(len(found)) if has_symbol else np.flatnonzero(found != strange)
             ids = found[places].astype(vocabulary.dtype)
@@ -134,29 +140,26 @@ def evaluate_validation(model: Checkpoint, files: Sequence[str], width: int | No
         CharrnnError: the files cannot be read, or the model was trained on another text.
     """
     settings, vocabulary = model.settings, model.vocabulary
-    how = Reading(
-        settings.vocabulary, settings.encoding, settings.errors, vocabulary.writes_boundary, settings.split_at
-    )
     name = names_of(files)
-    corpus = read_corpus(open_files(files), how, folder=texts).extended(vocabulary)
+    corpus = read_corpus(open_files(files), _reading(model), folder=texts).extended(vocabulary)
     if CorpusIdentity.of(corpus) != model.corpus or corpus.vocabulary.characters != vocabulary.characters:
         raise CharrnnError(
             f"{name}: is not the text that the model was trained on, whose validation part --validation scores; "
             + ("give the files in the order of the training, or " if len(files) > 1 else "")
-            + "leave that out to score this text"
+            + "leave out --validation to score this text"
         )
     part, limit = corpus.validation_characters, model.progress.final_characters
     rows = _validation_rows(corpus, settings.seq_length, limit)
     if width is not None:
         rows, limit = cold_windows(corpus.ids[corpus.validation_start :], width), part
-    # As objects: NumPy strips NUL, the mark of a boundary, from its own strings.
-    characters = np.array(vocabulary.texts(boundary_mark("text")), object)
+    characters = np.array(vocabulary.texts(_BOUNDARY), object)  # not as strings, from which NumPy strips NUL
     jobs = [
         Rows(rows.ids[some], rows.scored[some]) for some in np.array_split(np.arange(len(rows.ids)), cores) if len(some)
     ]
-    newline = vocabulary.id_of("\n")
-    lines_before = 0 if newline is None else int(corpus.training_counts[newline])
-    tally = Tally(vocabulary.kind == "bytes", 1 + lines_before if limit == part else None)
+    ends = (vocabulary.id_of("\n"), vocabulary.boundary)
+    lines_before = sum(int(corpus.training_counts[end]) for end in ends if end is not None)
+    lists_lines = limit == part and _keeps_lines(model)
+    tally = Tally(vocabulary.kind == "bytes", 1 + lines_before if lists_lines else None)
     for job, found in zip(jobs, score(Network(model.config, model.weights), jobs, cores), strict=True):
         text = "".join(characters[job.ids[:, 1:][job.scored]])
         tally.add(text, found)
@@ -169,6 +172,18 @@ def evaluate_validation(model: Checkpoint, files: Sequence[str], width: int | No
         compressor.add("".join(characters[corpus.ids[corpus.validation_start :]]))
         xz = compressor.bits()
     return Evaluation(name, part, vocabulary.unit, unknown, tally, xz)
+
+
+def _reading(model: Checkpoint) -> Reading:
+    """How a run reads its text."""
+    settings = model.settings
+    several = model.vocabulary.writes_boundary
+    return Reading(settings.vocabulary, settings.encoding, settings.errors, several, settings.split_at)
+
+
+def _keeps_lines(model: Checkpoint) -> bool:
+    """Whether a boundary between texts is shown where the file has the end of one line."""
+    return model.settings.split_at in (None, "\n")
 
 
 def _validation_rows(corpus: Corpus, seq_length: int, limit: int) -> Rows:
@@ -213,13 +228,14 @@ class _Compressor:
         return 8 * self._size / self.characters if self.characters else None
 
 
-def as_json(evaluation: Evaluation) -> str:
-    """One object in one line; characters of a `bytes` model are bytes."""
+def as_json(evaluation: Evaluation, checkpoint: str) -> str:
+    """One object in one line, with the model's file; characters of a `bytes` model are bytes."""
     nats = evaluation.tally.nats_per_character
     return (
         json.dumps(
             {
                 "file": evaluation.file.encode("utf-8", "replace").decode(),
+                "checkpoint": checkpoint.encode("utf-8", "replace").decode(),
                 "characters": evaluation.characters,
                 "unknown": evaluation.unknown,
                 "nats_per_character": nats,

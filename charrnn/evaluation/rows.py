@@ -8,12 +8,14 @@ import os
 import signal
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from itertools import chain, islice
 
 import numpy as np
 import numpy.typing as npt
 
+from charrnn import CharrnnError
 from charrnn.network.network import Network, log_probabilities, quietly
 from charrnn.text.vocabulary import Ids
 from charrnn.text.windows import SEQUENTIAL, WARM_UP
@@ -106,6 +108,8 @@ def score(network: Network, jobs: Iterable[Rows], cores: int) -> Iterator[npt.ND
                         yield waiting.popleft().result()
                 while waiting:
                     yield waiting.popleft().result()
+            except BrokenProcessPool:
+                raise CharrnnError("a process of the evaluation was killed, probably for lack of memory") from None
             finally:
                 processes.shutdown(cancel_futures=True)
     finally:

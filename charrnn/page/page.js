@@ -62,6 +62,8 @@ function ask(type, data = {}, answer = () => {}) {
   request += 1;
   $("stop").disabled = true;
   $("more").disabled = !isLoaded;
+  for (const status of document.querySelectorAll(".status"))
+    if (/^(reading|writing)/.test(status.textContent)) status.textContent = "";
   answers.set(type, answer);
   worker.postMessage({ type, request, ...data });
 }
@@ -122,7 +124,7 @@ function showExpected(list) {
 
 function showEarlier() {
   const buttons = earlier.map((left, index) => {
-    const button = element("button", decoded(left.ids).join("").slice(-40) || "(empty)", { type: "button" });
+    const button = element("button", decoded(left.ids).join("").trim().slice(-40) || "(empty)", { type: "button" });
     button.onclick = () => {
       earlier.splice(index, 1);
       keep();
@@ -136,7 +138,8 @@ function showEarlier() {
 
 /** Keeps the present text among the earlier ones, unless the next text continues it. */
 function keep(next = []) {
-  const isTakenBack = next.length === text.length - 1 && next.every((id, place) => id === text[place]);
+  const isShorter = next.length < text.length && next.every((id, place) => id === text[place]);
+  const isTakenBack = isShorter && [...decoded(text.slice(next.length)).join("")].length < 2; // one character
   const isContinued = text.every((id, place) => id === next[place]);
   if (text.length > primed && !isContinued && !isTakenBack) earlier.unshift({ ids: text, primed });
   showEarlier();
@@ -164,7 +167,6 @@ function write(length) {
   let count = 0;
   const isFocused = [$("more"), $("stop")].includes(document.activeElement); // disabling them ends that
   showText(true);
-  if ($("look-status").textContent.startsWith("reading")) $("look-status").textContent = "";
   ask("write", data, (answer) => {
     text = [...text, ...answer.ids];
     count += answer.ids.length;
@@ -174,10 +176,12 @@ function write(length) {
     const speed = Math.round((1000 * count) / (performance.now() - began)).toLocaleString("en");
     const end = text.at(-1) === vocabulary.boundary && text.length ? "; the model ended the text" : "";
     $("play-status").textContent = `${counted(text.length)}${count ? `, ${speed} a second` : ""}${end}`;
+    const isLeft = document.activeElement === $("stop") || (isFocused && document.activeElement === document.body);
     $("stop").disabled = true;
     $("more").disabled = false;
-    if (isFocused && document.activeElement === document.body) $("more").focus();
+    if (isLeft) $("more").focus();
   });
+  if (length) $("play-status").textContent = "writing …";
   $("stop").disabled = !length;
   $("more").disabled = true;
 }
@@ -256,8 +260,8 @@ function paint() {
         : element("span", ` ${name} `),
     ),
   );
-  const shownAs = (string) => (string === "\n" ? "\u21b5\n" : string);
-  const spans = look.strings.map((string, n) => element("span", shownAs(string), { className: levelOf(n) }));
+  const shownAs = look.strings.map((string) => string.replace("\n", "\u21b5\n"));
+  const spans = shownAs.map((string, n) => element("span", string, { className: levelOf(n) }));
   $("painted").replaceChildren(...spans);
   show(Math.max(0, active));
 }
@@ -303,7 +307,7 @@ $("file").onchange = async () => {
   if (file) $("source").value = (await file.slice(0, 4 * model.most).text()).slice(0, model.most);
   if (file) read();
 };
-for (const id of ["colour", "layer", "cell"]) $(id).oninput = () => $(id).reportValidity() && paint();
+for (const id of ["colour", "layer", "cell"]) $(id).oninput = () => $(id).checkValidity() && paint();
 $("painted").onmouseover = ({ target }) => {
   if (target.parentNode === $("painted")) show([...$("painted").children].indexOf(target));
 };
@@ -329,8 +333,7 @@ function showFound() {
       $("colour").value = "cell";
       $("layer").value = layer;
       $("cell").value = cell;
-      if (look) paint();
-      else read();
+      (look ? paint : read)();
       $("look").scrollIntoView();
       $("painted").focus({ preventScroll: true });
     };
@@ -358,7 +361,7 @@ function showCurve() {
   const picture = make("svg", {
     viewBox: `0 0 ${width} ${height}`,
     role: "img",
-    "aria-label": `The validation loss ends at ${model.history.at(-1)[2].toFixed(3)} nats per character.`,
+    "aria-label": `The validation loss ends at ${model.history.at(-1)[2].toFixed(3)} nats per ${unit}.`,
   });
   for (const loss of [least, (least + most) / 2, most]) {
     picture.append(make("line", { x1: left, x2: width - 8, y1: y(loss), y2: y(loss), class: "grid" }));
@@ -374,6 +377,7 @@ function showCurve() {
 }
 
 $("summary").textContent = model.summary;
+$("unit").textContent = unit;
 $("source").value = model.text;
 $("layer").max = model.sizes.layers;
 $("cell").max = model.sizes.units;

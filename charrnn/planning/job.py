@@ -33,7 +33,7 @@ from charrnn.runs.folder import Run, run_named
 from charrnn.runs.records import MAX_SEPARATOR, Checkpoint, CorpusIdentity, Settings
 from charrnn.surroundings import usual_folder
 from charrnn.text.corpus import Corpus, Reading, read_corpus
-from charrnn.text.reading import encoding_named, is_nameless, open_files, plain_text
+from charrnn.text.reading import encoding_named, is_nameless, names_of, open_files, plain_text
 from charrnn.text.store import FOLDER as TEXTS_FOLDER
 from charrnn.text.typed import escaped, unescaped
 from charrnn.text.vocabulary import Vocabulary
@@ -131,8 +131,12 @@ def plan_training(call: Call, note: Note) -> Job | str:
             exit_code=2,
         )
     resume = None if call.fresh else load_last(run)
-    commands = _commands(call, run, given if resume is None else dataclasses.asdict(resume.settings))
     source = _named_source(call, run, resume)
+    if "split_at" in given:
+        began = resume or (None if source is None else source.model)
+        kind = given.get("vocabulary") or (None if began is None else began.vocabulary.kind)
+        given = {**given, "split_at": _separator(given["split_at"], kind == "bytes")}
+    commands = _commands(call, run, given if resume is None else dataclasses.asdict(resume.settings))
     if "init_from" in given:
         given = {**given, **({"init_from": None} if source is None else source.identity)}
 
@@ -166,9 +170,13 @@ def plan_training(call: Call, note: Note) -> Job | str:
         corpus, surprise = read_corpus(sources, how, notes.append, texts), None
         if source is not None:
             surprise = source.surprise(corpus)
-        elif _may_start_from_starter(call.given, machine) and (found := starter_for(corpus, notes.append)):
-            source, surprise = found
-            given = {**given, **source.identity, **source.settings(given)}
+        elif _may_start_from_starter(call.given):
+            if machine == "gpu":
+                if starter.is_installed():
+                    notes.append("starting from nothing: the starter is for CPUs (--device cpu may start from it)")
+            elif found := starter_for(corpus, notes.append):
+                source, surprise = found
+                given = {**given, **source.identity, **source.settings(given)}
         if source is not None:
             corpus = corpus.extended(source.model.vocabulary)
             notes.append(source.summary(corpus.vocabulary))
@@ -187,10 +195,10 @@ def plan_training(call: Call, note: Note) -> Job | str:
 
 
 def _checked(call: Call) -> dict[str, Any]:
-    """The given options, with the encoding's own name and the separator as it stands in the text.
+    """The given options, with the encoding's own name.
 
     Raises:
-        CharrnnError: the encoding or the separator cannot be, or the run has no name.
+        CharrnnError: there is no such encoding, or the run has no name.
     """
     if call.name is None and is_nameless(call.files[0]):
         what = "standard input" if call.files[0] == "-" else f"{call.files[0]}, which has no name of its own"
@@ -198,8 +206,6 @@ def _checked(call: Call) -> dict[str, Any]:
     given = dict(call.given)
     if "encoding" in given:
         given["encoding"] = encoding_named(given["encoding"])
-    if "split_at" in given:
-        given["split_at"] = _separator(given["split_at"], given.get("vocabulary") == "bytes")
     return given
 
 
@@ -235,7 +241,7 @@ def _refuse_another_text(call: Call, run: Run, resume: Checkpoint, corpus: Corpu
         return
     raise CharrnnError(
         f"{run.folder} trains on another text ({plural(resume.corpus.characters, resume.vocabulary.unit)}; "
-        f"{' '.join(call.files)} has {identity.characters:,}"
+        f"{names_of(call.files)} {'has' if len(call.files) == 1 else 'have'} {identity.characters:,}"
         + (", but not the same ones" if identity.characters == resume.corpus.characters else "")
         + f"). Start a new run from its weights with this text: {go_on}; or start from scratch with --name NAME or "
         "--fresh"
@@ -246,10 +252,9 @@ _OF_NETWORK = {"units", "layers", "cell", "embedding"}
 """The options that ask for another network than the starter's."""
 
 
-def _may_start_from_starter(given: Mapping[str, Any], machine: str) -> bool:
-    """Whether the given options leave it to charrnn what a new run starts from, and the starter trains fast there."""
-    is_left_open = "init_from" not in given and not _OF_NETWORK & given.keys()
-    return is_left_open and given.get("vocabulary") != "bytes" and machine != "gpu"
+def _may_start_from_starter(given: Mapping[str, Any]) -> bool:
+    """Whether the given options leave it to charrnn what a new run starts from."""
+    return "init_from" not in given and not _OF_NETWORK & given.keys() and given.get("vocabulary") != "bytes"
 
 
 def _separator(typed: str, is_raw: bool) -> str:

@@ -19,6 +19,7 @@ from typing import IO, Any
 
 from charrnn import CharrnnError
 from charrnn.messages import say
+from charrnn.surroundings import HANG_UP, stop_signals
 
 VARIABLE = "TF_CONFIG"
 LOST = 3  # the exit code of a worker that has reported the loss of another
@@ -103,8 +104,8 @@ def train_with(count: int) -> int:
     """Start this very command as several workers on this machine, and wait until they have ended.
 
     The workers have sessions of their own, so that a Ctrl-C in the terminal reaches them only through this process. It
-    passes SIGTERM on as SIGINT too: while TensorFlow waits for other workers, it ignores SIGTERM. A second signal
-    kills them.
+    passes the other signals on as SIGINT too: while TensorFlow waits for other workers, it ignores SIGTERM. A second
+    signal kills them.
 
     Args:
         count: number of workers.
@@ -124,6 +125,8 @@ def train_with(count: int) -> int:
         signals: list[int] = []
 
         def forward(number: int, _: Any) -> None:
+            if signals and number == HANG_UP:
+                return  # a terminal that is closed sends several
             signals.append(number)
             if len(signals) == 1 and len(workers) == count:
                 workers[0].send_signal(signal.SIGINT)  # it tells the others
@@ -131,7 +134,7 @@ def train_with(count: int) -> int:
                 for worker in workers:
                     worker.kill()
 
-        before = {number: signal.signal(number, forward) for number in (signal.SIGINT, signal.SIGTERM)}
+        before = {number: signal.signal(number, forward) for number in stop_signals()}
         try:
             for index, log in enumerate(logs):
                 config = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
@@ -159,7 +162,7 @@ def train_with(count: int) -> int:
 
 
 def _die_with_parent() -> None:
-    """Have Linux kill this process when the one that started it dies, for example with its terminal."""
+    """Have Linux kill this process when the one that started it is killed."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 

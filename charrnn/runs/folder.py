@@ -281,7 +281,8 @@ def no_runs_in(folder: str) -> str:
 def find_run(name: str | None, folder: str, note: Note = ignore_note) -> Run:
     """The run that a user names by its name or its folder's path. Without a name, the most recently trained run.
 
-    Without a name, `note` is called with one line for each run that cannot be read.
+    Without a name, `note` is called with one line for each run that cannot be read, and one that names the run if
+    there are several.
 
     Raises:
         CharrnnError: there is no such run.
@@ -292,6 +293,8 @@ def find_run(name: str | None, folder: str, note: Note = ignore_note) -> Run:
             raise CharrnnError(
                 f"{no_runs_in(folder)}, or use --checkpoints-dir to choose a folder that has runs", exit_code=2
             )
+        if len(runs) > 1:
+            note(f"{runs[0].name} is the most recently trained of {len(runs):,} runs")
         return runs[0]
     for path in (Path(folder) / name, Path(name)):
         try:
@@ -302,7 +305,7 @@ def find_run(name: str | None, folder: str, note: Note = ignore_note) -> Run:
             raise CharrnnError(f"{path}: cannot be read: {error.strerror or error}") from None
     names = [run.name for run in all_runs(folder)]
     known = f" (available: {some_of(names, 8)})" if names else ""
-    raise CharrnnError(f"{name}: no such run in {folder}/{known}", exit_code=2)
+    raise CharrnnError(f"{name}: no such run in {Path(folder).absolute()}{known}", exit_code=2)
 
 
 def checkpoint_name(path: Path) -> str:
@@ -320,7 +323,7 @@ def find_checkpoint(where: str | None, folder: str, note: Note = ignore_note) ->
         where: a run's name, its folder, a file, the starter's name, or None for the most recently trained run: in a
             folder without runs, the starter.
         folder: the folder in which to look for runs.
-        note: if `where` is None, called with one line for each run that cannot be read, and if there is no run.
+        note: if `where` is None, called with the notes of `find_run`, and if there is no run.
 
     Raises:
         CharrnnError: there is no such run or file.
@@ -331,10 +334,10 @@ def find_checkpoint(where: str | None, folder: str, note: Note = ignore_note) ->
                 "this charrnn was installed without its starter: train a run with charrnn train FILE", exit_code=2
             )
         return starter.PATH
-    if where is None and starter.is_installed():
-        if runs := all_runs(folder, note):
-            return runs[0].for_sampling()
-        note(f"{no_runs_in(folder)}; charrnn uses its starter, a model of English books")
+    unread: list[str] = []
+    if where is None and starter.is_installed() and not all_runs(folder, unread.append):
+        for line in [*unread, f"{no_runs_in(folder)}; charrnn uses its starter, a model of English books"]:
+            note(line)
         return starter.PATH
     try:
         return find_run(where, folder, note).for_sampling()

@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from charrnn import CharrnnError
 from charrnn.messages import one_line
@@ -35,6 +36,7 @@ class Entry:
         final_loss: of the best weights, once the run is finished, nats per character.
         age: seconds since it was last saved.
         state: `training`, `stopped` or `finished`.
+        settings: all settings of the run, by their names in `records.Settings`.
     """
 
     name: str
@@ -50,6 +52,7 @@ class Entry:
     final_loss: float | None
     age: float
     state: str
+    settings: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,7 @@ def _entry(run: Run, head: Head, is_locked: bool) -> Entry:
         progress.final_loss,
         max(0.0, time.time() - run.modified()),
         "finished" if progress.finished else "training" if is_locked else "stopped",
+        dataclasses.asdict(settings),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +12,7 @@ import numpy.typing as npt
 from charrnn import CharrnnError
 from charrnn.messages import Note, plural, say
 from charrnn.sampling.samples import Sample
-from charrnn.text.reading import Changes, Source, decoded
+from charrnn.text.reading import Changes, Source, can_be_read_as, decoded
 from charrnn.text.typed import Form, normal_form
 from charrnn.text.vocabulary import Ids, Vocabulary, look_up
 
@@ -132,12 +132,14 @@ class Original:
         vocabulary: the model's vocabulary.
         encoding: the encoding of the file.
         form: the Unicode normal form to convert it to, if any.
+        marked: puts marks at boundaries between texts, before characters are replaced.
     """
 
     source: Source
     vocabulary: Vocabulary
     encoding: str
     form: Form | None = None
+    marked: Callable[[Iterator[str]], Iterator[str]] = lambda text: text
 
     def text(self) -> Iterator[str]:
         """The text in pieces, read like the model's training text; for a `bytes` model, U+0000 to U+00FF are bytes.
@@ -146,10 +148,10 @@ class Original:
         rejected them, its own text has none.
         """
         if self.vocabulary.kind == "bytes":
-            yield from (block.decode("latin-1") for block in self.source.blocks())
+            yield from self.marked(block.decode("latin-1") for block in self.source.blocks())
             return
         everything = self.vocabulary.unrestricted
-        for piece in _joined(decoded(self.source, self.encoding, "replace", Changes())):
+        for piece in _joined(self.marked(decoded(self.source, self.encoding, "replace", Changes()))):
             text = everything.normalise(piece)
             yield text if self.form is None else unicodedata.normalize(self.form, text)
 
@@ -231,4 +233,6 @@ def read_original(file: str, vocabulary: Vocabulary, encoding: str) -> Original:
         return original
     if encoding != "utf-8":
         say(f"{source.name}: read as {encoding}, like the training text")
+    if not can_be_read_as(source, encoding):
+        say(f"{source.name}: has bytes that are not valid in {encoding}; they are read as U+FFFD")
     return Original(source, vocabulary, encoding, normal_form(original.text, vocabulary.unrestricted))

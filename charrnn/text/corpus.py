@@ -153,15 +153,19 @@ class Reading:
 
     def pieces(self, sources: Sequence[Source], changes: Changes) -> Iterator[str]:
         """The text of files in pieces, with a mark at each boundary; for `bytes`, U+0000 to U+00FF are the bytes."""
-        separator = self.split_at
-        if self.kind == "bytes" and separator is not None:
-            separator = separator.encode("utf-8", "surrogateescape").decode("latin-1")
         for source in sources:
             if self.kind == "bytes":
                 text: Iterator[str] = (block.decode("latin-1") for block in source.blocks())
             else:
                 text = decoded(source, self.encoding, self.errors, changes)
-            yield from ended(text, separator, self.mark) if self.several else text
+            yield from self.marked(text)
+
+    def marked(self, text: Iterator[str]) -> Iterator[str]:
+        """The text of a file in pieces, with a mark at each boundary."""
+        separator = self.split_at
+        if self.kind == "bytes" and separator is not None:
+            separator = separator.encode("utf-8", "surrogateescape").decode("latin-1")
+        return ended(text, separator, self.mark) if self.several else text
 
 
 def read_corpus(

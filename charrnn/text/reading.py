@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from charrnn import CharrnnError
-from charrnn.messages import Note, ignore_note, plural, some_of
+from charrnn.messages import Note, ignore_note, plural, say, some_of
 
 LARGE = 1 << 24  # bytes: a larger text is kept on disk, not in memory
 BLOCK = 1 << 16  # bytes read at a time
@@ -28,6 +28,7 @@ _STANDARD_INPUT = "standard input"
 _NOT_TEXT = {
     b"%PDF-": ("a PDF", "convert it, for example with pdftotext"),
     b"\x1f\x8b": ("compressed with gzip", "unpack it with gunzip"),
+    b"{\\rtf": ("RTF, a word processor's format", "save it as plain text"),
     b"PK\x03\x04": ("a zip archive, or a document kept in one", "unpack or convert it"),
 }
 _MARKS = {  # a UTF-32 mark starts like a UTF-16 one
@@ -73,6 +74,8 @@ class Source:
         if file == "-":
             if sys.stdin is None:
                 raise CharrnnError("standard input is closed: there is nothing to read")
+            if sys.stdin.isatty():
+                say("reading what is typed here; Ctrl-D at the start of a line ends it")
             with _explained(source.name):
                 source._keep(sys.stdin.buffer, folder)
             return source
@@ -484,7 +487,7 @@ def _other_readings(source: Source, place: int) -> str:
     start = near.rfind(b"\n", 0, max(0, place - first - _LOOKED_AT)) + 1
     end = near.find(b"\n", place - first + _LOOKED_AT)
     encoding = _likely_encoding(near[start : None if end < 0 else end])
-    if encoding is not None and _can_be_read_as(source, encoding):
+    if encoding is not None and can_be_read_as(source, encoding):
         before = near[start : place - first].decode(encoding, "ignore")
         behind = near[place - first : place - first + 4 * _SHOWN].decode(encoding, "ignore")
         piece = " ".join(f"{before[-_SHOWN:]}{behind[:_SHOWN]}".split())
@@ -492,7 +495,8 @@ def _other_readings(source: Source, place: int) -> str:
     return f"another --encoding, or {replace}"
 
 
-def _can_be_read_as(source: Source, encoding: str) -> bool:
+def can_be_read_as(source: Source, encoding: str) -> bool:
+    """Whether all bytes of a file are valid in an encoding."""
     try:
         for _ in _decode_blocks(source, encoding):
             pass

@@ -38,7 +38,7 @@ def read_prime(file: str, vocabulary: Vocabulary, encoding: str, note: Note) -> 
                 text = decode(name, data, encoding)
                 note(f"{name}: not UTF-8, read as {encoding} like the training text")
                 return text
-        other = "" if encoding == "utf-8" else f", nor the file {encoding}, the encoding of the model's training text"
+        other = "" if encoding == "utf-8" else f", and the file is not {encoding} like the training text either"
         raise CharrnnError(
             f"{name}: byte 0x{data[error.start]:02x} at offset {error.start:,} is not valid UTF-8{other}: convert the "
             "file, for example with iconv -t UTF-8"

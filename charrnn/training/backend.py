@@ -87,8 +87,10 @@ except ImportError as error:
         raise CharrnnError(
             "there is not enough memory to load TensorFlow, which needs about 2 GB of address space"
         ) from error
+    lines = str(error).splitlines() or [""]
+    cause = next((line for line in lines if "Error: " in line), lines[0])  # TensorFlow's own has a traceback
     raise CharrnnError(
-        f"TensorFlow or Keras cannot be imported ({error}); reinstall them: "
+        f"TensorFlow or Keras cannot be imported ({cause}); reinstall them: "
         "python -m pip install --force-reinstall tensorflow keras"
     ) from error
 

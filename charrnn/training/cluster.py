@@ -20,6 +20,7 @@ import numpy.typing as npt
 from charrnn import CharrnnError
 from charrnn.messages import Note
 from charrnn.planning.workers import ALONE, LOST, Worker
+from charrnn.surroundings import stop_signals
 from charrnn.training.backend import Device, tf
 
 _LONGEST = 1 << 14  # bytes that describe a worker's training
@@ -137,7 +138,7 @@ def connect(worker: Worker, device: Device, batch_size: int, note: Note) -> Clus
 
 @contextlib.contextmanager
 def _default_signals() -> Iterator[None]:
-    before = {number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in stop_signals()}
     try:
         yield
     finally:

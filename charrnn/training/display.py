@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from rich.progress import ProgressColumn, TextColumn
 
 Advance = Callable[[int], None]
+_SILENCE = 30  # seconds, after which a log without a validation gets a line on the time that is left
 
 
 def bits(nats: float) -> float:
@@ -40,6 +41,7 @@ class ProgressDisplay:
 
     def __init__(self) -> None:
         self._total_steps = 0
+        self._since: tuple[float, int] | None = None  # time and step of the start, until a line has been printed
 
     def note(self, line: str) -> None:
         """Print a line."""
@@ -57,13 +59,23 @@ class ProgressDisplay:
     def steps(self, progress: Progress, steps_per_epoch: int, characters_per_step: int) -> Iterator[None]:
         """Enter for the updates that follow `progress`."""
         self._total_steps = progress.total_steps
+        self._since = time.monotonic(), progress.step
         yield
 
     def step(self, step: int, loss: float) -> None:
         """Report an update: `step` updates so far, and the loss before this one in nats per character."""
+        if self._since is None:
+            return
+        start, first = self._since
+        seconds = time.monotonic() - start
+        if seconds > _SILENCE:
+            self._since = None
+            left = seconds / (step - first) * (self._total_steps - step) / 60
+            self.note(f"step {step:,}/{self._total_steps:,}; about {math.ceil(left):,} min left")
 
     def report(self, report: Report, is_best: bool, sample: str | None) -> None:
         """Report a validation."""
+        self._since = None
         self.note(f"{_report_line(report, self._total_steps, is_best)}  {report.chars_per_second:,.0f} chars/s")
 
     @contextlib.contextmanager

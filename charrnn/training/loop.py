@@ -61,7 +61,7 @@ def train(job: Job, display: ProgressDisplay) -> None:
         display: shows the progress.
 
     Raises:
-        Stopped: on SIGINT or SIGTERM, after saving.
+        Stopped: on a signal that asks to stop, after saving.
         CharrnnError: the device is missing, a file cannot be written, there is not enough memory, or the loss is not
             a number.
     """
@@ -70,11 +70,12 @@ def train(job: Job, display: ProgressDisplay) -> None:
     except (MemoryError, tf.errors.ResourceExhaustedError):
         if job.resume is not None:
             advice = "continue on a machine with more memory"
-        elif job.source is not None:
-            advice = "lower --batch-size or --seq-length, or start from a smaller model"
         else:
-            began = job.run.exists()  # it would reject other settings
-            advice = f"{'give --fresh, and ' if began else ''}lower --units, --layers, --batch-size or --seq-length"
+            advice = "give --fresh, and " if job.run.exists() else ""  # a run that has begun rejects other settings
+            if job.source is not None:
+                advice += "lower --batch-size or --seq-length, or start from a smaller model"
+            else:
+                advice += "lower --units, --layers, --batch-size or --seq-length"
         raise CharrnnError(f"there is not enough memory for this run: {advice}") from None
 
 

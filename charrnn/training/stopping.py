@@ -1,4 +1,4 @@
-"""Requests to stop, SIGINT (Ctrl-C) and SIGTERM, and when they take effect."""
+"""Requests to stop, SIGINT (Ctrl-C), SIGTERM and SIGHUP (its terminal is closed), and when they take effect."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 from charrnn.messages import one_line
 from charrnn.runs.records import Progress
+from charrnn.surroundings import HANG_UP, stop_signals
 
 
 class Stopped(BaseException):
@@ -20,7 +21,7 @@ class Stopped(BaseException):
     Like KeyboardInterrupt, this is not an `Exception`, so that no library catches it on its way.
 
     Attributes:
-        signal: SIGINT or SIGTERM.
+        signal: its number.
         progress: the saved progress.
     """
 
@@ -31,7 +32,7 @@ class Stopped(BaseException):
 
 
 class StopRequest:
-    """SIGINT or SIGTERM: the first one takes effect after the current update, a second one at once.
+    """One of `stop_signals`: the first one takes effect after the current update, a second one at once.
 
     Before a new run is planned and saved for the first time, the first one takes effect at once too. It then ends the
     process from within the signal handler, because an exception that passes through TensorFlow can crash it.
@@ -55,7 +56,7 @@ class StopRequest:
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> StopRequest:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in stop_signals():
             self._before[number] = signal.signal(number, self._request)
         return self
 
@@ -64,6 +65,8 @@ class StopRequest:
             signal.signal(number, handler)
 
     def _request(self, number: int, _: FrameType | None) -> None:
+        if self.signal is not None and number == HANG_UP:
+            return  # a terminal that is closed sends several
         is_first, self.signal = self.signal is None, number
         if not (is_first and self.is_remembered):
             self._leave(number, self._message if is_first else None)

@@ -313,9 +313,9 @@ class Trainer:
 
         Args:
             final_characters: number of characters that `final_loss` will score.
-            patience: seconds to spend on updates, of which there are at least three.
+            patience: seconds to spend on updates after the first, of which there are at least three.
             show: called with the number of updates made and the loss before the last of them.
-            most: number of updates to make, if the time allows them; three are made in any case.
+            most: number of updates to make, if the time allows them; four are made in any case.
 
         Returns:
             The loss before each update, and the speed.
