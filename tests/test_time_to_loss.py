@@ -17,7 +17,9 @@ sys.path.insert(0, str(PROJECT / "scripts"))
 from time_to_loss import seconds_until
 
 
-@pytest.mark.parametrize(("contender", "reading"), [("charrnn", "0.005"), ("listing", "0.1")])
+@pytest.mark.parametrize(
+    ("contender", "reading"), [("charrnn", "0.005"), pytest.param("listing", "0.1", marks=pytest.mark.slow)]
+)
 def test_a_contender_learns_and_its_clock_counts(contender: str, reading: str, tales: str, tmp_path: Path) -> None:
     """By a clock that counts its readings, so that as many updates are made on every machine."""
     text = tmp_path / "tiny.txt"

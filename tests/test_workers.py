@@ -85,7 +85,7 @@ def test_parts_of_a_batch_and_keras_layers_have_the_same_dropout(found: dict[str
         np.testing.assert_allclose(found[f"1.{other}"]["losses"], found["1.fast1"]["losses"], rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("workers", [2, 4])
+@pytest.mark.parametrize("workers", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_workers_train_as_one(
     charrnn: Command, tmp_path: Path, small: Path, found: dict[str, Tensors], workers: int
 ) -> None:

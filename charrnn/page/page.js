@@ -260,8 +260,7 @@ function paint() {
         : element("span", ` ${name} `),
     ),
   );
-  const shownAs = look.strings.map((string) => string.replace("\n", "\u21b5\n"));
-  const spans = shownAs.map((string, n) => element("span", string, { className: levelOf(n) }));
+  const spans = look.strings.map((s, n) => element("span", s.replace("\n", "\u21b5\n"), { className: levelOf(n) }));
   $("painted").replaceChildren(...spans);
   show(Math.max(0, active));
 }

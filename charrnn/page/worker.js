@@ -37,14 +37,17 @@ function multiply(matrix, vector, added, out) {
   const columns = vector.length;
   const whole = columns - (columns % 4);
   for (let row = 0, at = 0; row < out.length; row++) {
-    let [a, b, c, d, column] = [0, 0, 0, 0, 0];
-    for (; column < whole; column += 4, at += 4) {
+    let a = 0;
+    let b = 0;
+    let c = 0;
+    let d = 0;
+    for (let column = 0; column < whole; column += 4, at += 4) {
       a += matrix[at] * vector[column];
       b += matrix[at + 1] * vector[column + 1];
       c += matrix[at + 2] * vector[column + 2];
       d += matrix[at + 3] * vector[column + 3];
     }
-    for (; column < columns; column++, at++) a += matrix[at] * vector[column];
+    for (let column = whole; column < columns; column++, at++) a += matrix[at] * vector[column];
     out[row] = a + b + (c + d) + (added ? added[row] : 0);
   }
 }
