@@ -83,6 +83,11 @@ def show_reading(done: int, total: int, what: str = "") -> None:
     _show(f"\r{line}" if done < total else f"\r{' ' * len(line)}\r")
 
 
+def encodable(text: str) -> str:
+    """A path or name as UTF-8 can hold it: with ? for its bytes that are no text."""
+    return text.encode("utf-8", "replace").decode()
+
+
 def one_line(text: str) -> str:
     """Escape everything in a text that is invisible or would end the line."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -28,7 +28,7 @@ def write_text(pieces: Iterable[str], is_painted: bool = False) -> bool:
     out = sys.stdout
     if not isinstance(out, io.TextIOWrapper):
         raise CharrnnError("stdout is closed: there is nowhere to write the text")
-    on_terminal = _is_terminal()
+    on_terminal = is_terminal()
     if on_terminal:
         out.reconfigure(errors="replace")
     else:
@@ -59,10 +59,11 @@ def write_paths(*paths: object) -> None:
 
 def errors_for_stdout() -> str:
     """How `write_text` needs invalid UTF-8 decoded: to U+FFFD for a terminal, else so that the same bytes come out."""
-    return "replace" if _is_terminal() else "surrogateescape"
+    return "replace" if is_terminal() else "surrogateescape"
 
 
-def _is_terminal() -> bool:
+def is_terminal() -> bool:
+    """Whether stdout is a terminal."""
     return sys.stdout is not None and sys.stdout.isatty()
 
 
@@ -72,7 +73,7 @@ def highlighted(pieces: Iterable[tuple[str, bool]]) -> Iterator[str]:
     Args:
         pieces: the text, and whether each piece is marked.
     """
-    if not _is_terminal():
+    if not is_terminal():
         yield from (piece for piece, _ in pieces)
         return
     for marked, run in groupby(pieces, itemgetter(1)):

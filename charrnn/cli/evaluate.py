@@ -5,7 +5,6 @@ from __future__ import annotations
 import collections
 import itertools
 import os
-import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +14,7 @@ import click
 from charrnn.cli.options import PATH, Command, checkpoint_option, debug_option, folder_option, number
 from charrnn.messages import say, show_reading
 from charrnn.ranges import Range
-from charrnn.stdout import write_text
+from charrnn.stdout import is_terminal, write_text
 
 if TYPE_CHECKING:
     from charrnn.evaluation import evaluate as evaluation
@@ -74,7 +73,7 @@ def evaluate(
         scorings = [(whole, scored)]
     else:
         scorings = ((evaluation.evaluate_file(model, file, windows, cores), _size(file)) for file in files)
-    colours = colours_of(sys.stdout is not None and sys.stdout.isatty())
+    colours = colours_of(is_terminal())
     painter = Painter(model.vocabulary, colours)
     for scoring, size in scorings:
         pieces = _Followed(scoring, 0 if show else size)

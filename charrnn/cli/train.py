@@ -40,8 +40,9 @@ from charrnn.runs.records import CHOICES, RANGES
 @click.option(
     "--minutes",
     type=number(RANGES["minutes"]),
-    help="Longest training time in minutes, by the speed of the first updates.  [default, without --epochs: depends on "
-    "the size of the text, 10 for a megabyte; training then ends early if the validation loss stops falling]",
+    help="Longest training time in minutes, planned from the speed of the first updates.  [default, without --epochs: "
+    "depends on the size of the text, 10 for a megabyte; training then ends early if the validation loss stops "
+    "falling]",
 )
 @click.option("--fresh", is_flag=True, help="Start over; the old run is kept under another name.")
 @click.option(

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from charrnn import CharrnnError
 from charrnn.evaluation.rows import BLOCK, Rows, cold_windows, score, streams
 from charrnn.evaluation.tally import KINDS, Line, Nats, Tally
-from charrnn.messages import one_line, plural
+from charrnn.messages import encodable, one_line, plural
 from charrnn.network.network import Network
 from charrnn.runs.records import Checkpoint, CorpusIdentity
 from charrnn.sampling.copying import Original, read_original
@@ -78,10 +78,10 @@ def evaluate_file(model: Checkpoint, file: str, width: int | None, cores: int) -
     """
     original = read_original(file, model.vocabulary, model.settings.encoding)
     how = _reading(model)
-    return _score(model, dataclasses.replace(original, marked=how.marked), how, width, cores)
+    return _score_original(model, dataclasses.replace(original, marked=how.marked), how, width, cores)
 
 
-def _score(model: Checkpoint, original: Original, how: Reading, width: int | None, cores: int) -> Scoring:
+def _score_original(model: Checkpoint, original: Original, how: Reading, width: int | None, cores: int) -> Scoring:
     vocabulary, unknown, rest = model.vocabulary, 0, ""
     tally = Tally(vocabulary.kind == "bytes", 1 if _keeps_lines(model) else None)
     compressor = _Compressor(vocabulary)
@@ -234,8 +234,8 @@ def as_json(evaluation: Evaluation, checkpoint: str) -> str:
     return (
         json.dumps(
             {
-                "file": evaluation.file.encode("utf-8", "replace").decode(),
-                "checkpoint": checkpoint.encode("utf-8", "replace").decode(),
+                "file": encodable(evaluation.file),
+                "checkpoint": encodable(checkpoint),
                 "characters": evaluation.characters,
                 "unknown": evaluation.unknown,
                 "nats_per_character": nats,

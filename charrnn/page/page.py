@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from charrnn import CharrnnError
-from charrnn.messages import plural
+from charrnn.messages import encodable, plural
 from charrnn.network.cells import CELLS
 from charrnn.network.config import count_weights, weight_shapes
 from charrnn.network.network import Network
@@ -67,7 +67,7 @@ def make_page(model: Checkpoint, name: str, reports: Sequence[Report], ids: Ids 
     )
     pieces = {
         "policy": policy,
-        "title": html.escape(name.encode("utf-8", "replace").decode()),
+        "title": html.escape(encodable(name)),
         "style": style,
         "script": script,
         "worker": worker,

@@ -74,6 +74,7 @@ class Job:
         call: the call that asked for it.
         run: the run, with its folder.
         corpus: the text.
+        machine: class of the machine that they were chosen for.
         settings: all settings, chosen or given.
         precision: precision of the matrix products, for a new run.
         final_characters: number of characters that the final loss of a new run covers.
@@ -86,6 +87,7 @@ class Job:
     call: Call
     run: Run
     corpus: Corpus
+    machine: str
     settings: Settings
     precision: str
     final_characters: int
@@ -191,7 +193,7 @@ def plan_training(call: Call, note: Note) -> Job | str:
     precision = precision_for(machine, settings.units) if settings.precision == "auto" else settings.precision
     minutes = usual_minutes(corpus.training_characters, given, speed)
     final_characters = final_characters_for(corpus.validation_characters, settings, minutes)
-    return Job(call, run, corpus, settings, precision, final_characters, most_passes, resume, source, commands)
+    return Job(call, run, corpus, machine, settings, precision, final_characters, most_passes, resume, source, commands)
 
 
 def _checked(call: Call) -> dict[str, Any]:

@@ -293,9 +293,7 @@ def find_run(name: str | None, folder: str, note: Note = ignore_note) -> Run:
             raise CharrnnError(
                 f"{no_runs_in(folder)}, or use --checkpoints-dir to choose a folder that has runs", exit_code=2
             )
-        if len(runs) > 1:
-            note(f"{runs[0].name} is the most recently trained of {len(runs):,} runs")
-        return runs[0]
+        return _latest(runs, note)
     for path in (Path(folder) / name, Path(name)):
         try:
             run = Run(path.resolve() if path.name in ("", "..") else path)
@@ -306,6 +304,13 @@ def find_run(name: str | None, folder: str, note: Note = ignore_note) -> Run:
     names = [run.name for run in all_runs(folder)]
     known = f" (available: {some_of(names, 8)})" if names else ""
     raise CharrnnError(f"{name}: no such run in {Path(folder).absolute()}{known}", exit_code=2)
+
+
+def _latest(runs: Sequence[Run], note: Note) -> Run:
+    """The most recently trained of the runs that `all_runs` found; of several, `note` names it."""
+    if len(runs) > 1:
+        note(f"{runs[0].name} is the most recently trained of {len(runs):,} runs")
+    return runs[0]
 
 
 def checkpoint_name(path: Path) -> str:
@@ -334,10 +339,10 @@ def find_checkpoint(where: str | None, folder: str, note: Note = ignore_note) ->
                 "this charrnn was installed without its starter: train a run with charrnn train FILE", exit_code=2
             )
         return starter.PATH
-    unread: list[str] = []
-    if where is None and starter.is_installed() and not all_runs(folder, unread.append):
-        for line in [*unread, f"{no_runs_in(folder)}; charrnn uses its starter, a model of English books"]:
-            note(line)
+    if where is None and starter.is_installed():
+        if runs := all_runs(folder, note):
+            return _latest(runs, note).for_sampling()
+        note(f"{no_runs_in(folder)}; charrnn uses its starter, a model of English books")
         return starter.PATH
     try:
         return find_run(where, folder, note).for_sampling()

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from charrnn.messages import Note, plural
+from charrnn.messages import Note, encodable, plural
 from charrnn.sampling.loops import repeated_passage
 from charrnn.sampling.samples import Request, Sample
 from charrnn.text.vocabulary import Vocabulary
@@ -53,7 +53,7 @@ def as_json(samples: Iterable[Sample], request: Request, vocabulary: Vocabulary,
     import json
 
     settings = {
-        "checkpoint": checkpoint.encode("utf-8", "replace").decode(),
+        "checkpoint": encodable(checkpoint),
         "length": request.length,
         **dataclasses.asdict(request.choice),
         "stop": _stop_text(request, vocabulary),

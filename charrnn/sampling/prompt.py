@@ -20,7 +20,7 @@ from charrnn.network.network import Network
 from charrnn.sampling.choice import RANGES, Choice
 from charrnn.sampling.samples import LENGTH
 from charrnn.sampling.streams import generate
-from charrnn.stdout import errors_for_stdout
+from charrnn.stdout import errors_for_stdout, is_terminal
 from charrnn.text.typed import encode_prime
 from charrnn.text.vocabulary import Ids, Vocabulary
 
@@ -108,7 +108,7 @@ class Session:
         self._seed += 1
         self._coming = chain(map(int, prime), self._continuation(prime))
         self._text = self._vocabulary.decode(self._kept(), errors_for_stdout())
-        if self._in_line and not sys.stdout.isatty():  # on a terminal, the line has already been ended
+        if self._in_line and not is_terminal():  # on a terminal, the line has already been ended
             self._write("\n")
         return self._go_on(len(prime) + self._length)
 

@@ -135,11 +135,9 @@ def beginning(vocabulary: Vocabulary, prime: Ids) -> Ids:
     if len(prime):
         return prime
     known = vocabulary.known_characters or vocabulary.characters
-    newline = vocabulary.id_of("\n") if "\n" in known else None
-    end = vocabulary.boundary if vocabulary.writes_boundary else newline
-    if end is None:
-        end = vocabulary.id_of(known[0])
-    return np.array([end if newline is None else newline, end], vocabulary.dtype)
+    first = vocabulary.id_of("\n" if "\n" in known else known[0])
+    end = vocabulary.boundary if vocabulary.writes_boundary else first
+    return np.array([first if "\n" in known else end, end], vocabulary.dtype)
 
 
 def generate(

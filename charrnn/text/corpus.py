@@ -185,7 +185,8 @@ def read_corpus(
     Raises:
         CharrnnError: a file cannot be read or decoded, or changes meanwhile, or the files contain no text.
     """
-    if folder is not None and sum(source.size for source in sources) <= LARGE:
+    size = sum(source.size for source in sources)
+    if size <= LARGE:
         folder = None
     found = None if folder is None else _find(sources, how, folder, note)
     if found is not None:
@@ -193,7 +194,6 @@ def read_corpus(
     elif folder is None:
         text = _read(sources, how, None, lambda _: None)
     else:
-        size = sum(source.size for source in sources)
         with _progress(2 * size, f"{size_of(size)} of text") as progress:
             text = _read(sources, how, folder, progress)
     names = [source.name for source in sources]

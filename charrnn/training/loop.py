@@ -24,7 +24,6 @@ from charrnn.network.cells import CELLS, Array
 from charrnn.network.config import count_weights
 from charrnn.network.network import Network
 from charrnn.planning.job import Job
-from charrnn.planning.machine import machine_class
 from charrnn.planning.schedule import (
     PATIENCE,
     learning_rate_at,
@@ -119,7 +118,7 @@ def _train(job: Job, display: ProgressDisplay) -> None:
             + (f" in {layout.precision}" if layout.fast or place.gpu else "")
             + (f" with {cluster.replicas} replicas" if cluster.replicas > 1 else "")
         )
-        if machine_class(job.call.device) == "gpu" and not place.gpu and not saved:
+        if job.machine == "gpu" and not place.gpu and not saved:
             display.note(
                 "TensorFlow finds no GPU, so the CPU trains with a GPU's settings; --device cpu chooses its own"
             )
