@@ -55,17 +55,17 @@ def final_characters_for(characters: int, settings: Settings, minutes: float) ->
         minutes: training time on a machine of usual speed.
     """
     # Scoring has no backward pass.
-    affordable = 3 * 60 * minutes * _FINAL_SHARE * usual_speed(settings.layers, settings.units)
+    affordable = 1.5 * 60 * minutes * _FINAL_SHARE * usual_speed(settings.layers, settings.units)
     return min(characters, _MOST_FINAL, max(SEQUENTIAL, int(float(f"{affordable:.1g}"))))
 
 
 def usual_speed(layers: int, units: int, batch_size: int = 32) -> float:
-    """Training speed in characters per second, where `machine_speed` is 1; accurate to about a half.
+    """Training speed in characters per second, where `machine_speed` is 1; accurate to about a fifth.
 
-    Each step of a window takes a fixed time per layer, plus the time for its products.
+    Each step of a window takes a fixed time per layer, plus the time for its products. Fitted to coupled LSTMs.
     """
-    products = 15e-6 * (units / 512) ** 1.7 * (2 * layers - 1)
-    return float(batch_size / (60e-6 * layers + batch_size * products))
+    products = 10e-6 * (units / 512) ** 1.7
+    return float(batch_size / (layers * (60e-6 + batch_size * products)))
 
 
 def network_for(characters: int, minutes: float, gpu: bool = False) -> tuple[int, int]:
@@ -139,7 +139,7 @@ def usual_minutes(characters: int, given: Mapping[str, Any], speed: float) -> fl
         speed: speed of the machine, from `machine_speed`.
     """
     if given.get("epochs"):
-        return float(given["epochs"] * characters / usual_speed(1, 384) / 60)
+        return float(given["epochs"] * characters / usual_speed(2, 320) / 60)
     return float(speed * (given.get("minutes") or minutes_worth_waiting(characters)))
 
 
