@@ -54,7 +54,7 @@ def final_characters_for(characters: int, settings: Settings, minutes: float) ->
         settings: settings of the run.
         minutes: training time on a machine of usual speed.
     """
-    # Scoring has no backward pass.
+    # Scoring has no backward pass, but its products are in float32.
     affordable = 1.5 * 60 * minutes * _FINAL_SHARE * usual_speed(settings.layers, settings.units)
     return min(characters, _MOST_FINAL, max(SEQUENTIAL, int(float(f"{affordable:.1g}"))))
 

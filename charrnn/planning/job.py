@@ -74,7 +74,7 @@ class Job:
         call: the call that asked for it.
         run: the run, with its folder.
         corpus: the text.
-        machine: class of the machine that they were chosen for.
+        machine: class of the machine that the settings are chosen for.
         settings: all settings, chosen or given.
         precision: precision of the matrix products, for a new run.
         final_characters: number of characters that the final loss of a new run covers.
