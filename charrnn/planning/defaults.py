@@ -98,7 +98,7 @@ def dropout_for(characters: int, passes: float) -> float:
         characters: number in the training part.
         passes: number of passes over it in the whole training.
     """
-    return round(min(0.6, max(0.0, 0.1 * math.log2(max(1, passes) * math.sqrt(1e6 / characters)) - 0.05)), 2)
+    return round(min(0.6, max(0.0, 0.13 * math.log2(max(1, passes) * math.sqrt(1e6 / characters)) - 0.2)), 2)
 
 
 def learning_rate_for(layers: int, units: int) -> float:
