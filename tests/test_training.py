@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import SMALL, Command, environment, same_files
+from conftest import SMALL, Command, environment, run_charrnn, same_files
 from faults import SHIMS
 
 from charrnn.network.cells import CELLS
@@ -161,17 +161,41 @@ def wait_for_step(folder: Path, step: int, timeout: float = 60) -> None:
     raise AssertionError("the run did not get there in time")
 
 
-@pytest.mark.parametrize(("stop", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
-def test_a_stopped_run_continued_ends_in_the_same_bytes(
-    tmp_path: Path, charrnn: Command, tales: str, stop: signal.Signals, code: int
-) -> None:
-    (tmp_path / "small.txt").write_text(tales)
-    options = (*SMALL, "--epochs", "8", "--dropout", "0.2", "--seed", "3")
-    assert charrnn("train", "small.txt", *options, "--checkpoints-dir", "whole").returncode == 0
-    process = start(tmp_path, *options)
-    wait_for_step(tmp_path / "checkpoints/small", 100)
+EIGHT_EPOCHS = (*SMALL, "--epochs", "8", "--dropout", "0.2", "--seed", "3")
+
+
+def stop_half_way(folder: Path, tales: str, stop: signal.Signals) -> tuple[subprocess.Popen[str], str]:
+    """Train in a folder, stop the run, and return the process that has ended and what it wrote to stderr."""
+    (folder / "small.txt").write_text(tales)
+    process = start(folder, *EIGHT_EPOCHS)
+    wait_for_step(folder / "checkpoints/small", 100)
     process.send_signal(stop)
     _, stderr = process.communicate(timeout=60)
+    return process, stderr
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, tales: str) -> Path:
+    """The folder of a run of eight epochs that nothing stopped. Not to be written to."""
+    folder = tmp_path_factory.mktemp("whole")
+    (folder / "small.txt").write_text(tales)
+    assert run_charrnn("train", "small.txt", *EIGHT_EPOCHS, cwd=folder).returncode == 0
+    return folder / "checkpoints/small"
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory: pytest.TempPathFactory, tales: str) -> Path:
+    """A folder with such a run that Ctrl-C stopped, and its text. Not to be written to."""
+    folder = tmp_path_factory.mktemp("stopped")
+    stop_half_way(folder, tales, signal.SIGINT)
+    return folder
+
+
+@pytest.mark.parametrize(("stop", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
+def test_a_stopped_run_continued_ends_in_the_same_bytes(
+    tmp_path: Path, charrnn: Command, tales: str, whole: Path, stop: signal.Signals, code: int
+) -> None:
+    process, stderr = stop_half_way(tmp_path, tales, stop)
     assert process.returncode == code
     if stop != signal.SIGKILL:
         assert stderr.splitlines()[-1].endswith("continue with: charrnn train --save-every 0.1 small.txt")
@@ -182,7 +206,7 @@ def test_a_stopped_run_continued_ends_in_the_same_bytes(
     assert result.returncode == 0
     assert f"at step {stopped_at.step:,} of {stopped_at.total_steps:,}" in result.stderr
     assert "not byte-identical" not in result.stderr
-    whole, continued = tmp_path / "whole/small", tmp_path / "checkpoints/small"
+    continued = tmp_path / "checkpoints/small"
     for name in ("best.safetensors", "last.safetensors"):
         assert (continued / name).read_bytes() == (whole / name).read_bytes()
     assert without_clock(continued) == without_clock(whole)
@@ -258,13 +282,9 @@ def test_fresh_starts_over_and_keeps_the_old_run(tmp_path: Path, charrnn: Comman
     assert checkpoint.load(tmp_path / "checkpoints/small/last.safetensors").settings.seed == 9
 
 
-def test_history_after_the_checkpoint_is_cut(tmp_path: Path, charrnn: Command, tales: str) -> None:
-    (tmp_path / "small.txt").write_text(tales)
-    process = start(tmp_path, *SMALL, "--epochs", "12")
+def test_history_after_the_checkpoint_is_cut(tmp_path: Path, charrnn: Command, stopped: Path) -> None:
+    shutil.copytree(stopped, tmp_path, dirs_exist_ok=True)
     run = Run(tmp_path / "checkpoints/small")
-    wait_for_step(run.folder, 60)
-    process.send_signal(signal.SIGINT)
-    process.communicate(timeout=60)
     ghost = Report(10**6, 1e4, 0.1, 0.1, 0.1, 1e5, 1.0)
     run.history.write_bytes(history.to_bytes([*run.read_history(), ghost]))
     assert charrnn("train", "small.txt").returncode == 0
@@ -328,14 +348,10 @@ def test_a_loss_that_explodes_while_the_speed_is_measured_leaves_nothing(
 
 @pytest.mark.parametrize("damage", [None, "nonsense"])
 def test_a_history_that_is_lost_or_damaged_does_not_stop_the_run(
-    tmp_path: Path, charrnn: Command, tales: str, damage: str | None
+    tmp_path: Path, charrnn: Command, stopped: Path, damage: str | None
 ) -> None:
-    (tmp_path / "small.txt").write_text(tales)
-    process = start(tmp_path, *SMALL, "--epochs", "12")
+    shutil.copytree(stopped, tmp_path, dirs_exist_ok=True)
     folder = tmp_path / "checkpoints/small"
-    wait_for_step(folder, 60)
-    process.send_signal(signal.SIGINT)
-    process.communicate(timeout=60)
     (folder / "history.csv").unlink()
     if damage:
         (folder / "history.csv").write_text(damage)
