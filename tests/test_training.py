@@ -164,14 +164,14 @@ def wait_for_step(folder: Path, step: int, timeout: float = 60) -> None:
 EIGHT_EPOCHS = (*SMALL, "--epochs", "8", "--dropout", "0.2", "--seed", "3")
 
 
-def stop_half_way(folder: Path, tales: str, stop: signal.Signals) -> tuple[subprocess.Popen[str], str]:
-    """Train in a folder, stop the run, and return the process that has ended and what it wrote to stderr."""
+def stop_half_way(folder: Path, tales: str, stop: signal.Signals) -> tuple[int, str]:
+    """Train in a folder, stop the run, and return its exit code and what it wrote to stderr."""
     (folder / "small.txt").write_text(tales)
     process = start(folder, *EIGHT_EPOCHS)
     wait_for_step(folder / "checkpoints/small", 100)
     process.send_signal(stop)
     _, stderr = process.communicate(timeout=60)
-    return process, stderr
+    return process.returncode, stderr
 
 
 @pytest.fixture(scope="module")
@@ -195,8 +195,8 @@ def stopped(tmp_path_factory: pytest.TempPathFactory, tales: str) -> Path:
 def test_a_stopped_run_continued_ends_in_the_same_bytes(
     tmp_path: Path, charrnn: Command, tales: str, whole: Path, stop: signal.Signals, code: int
 ) -> None:
-    process, stderr = stop_half_way(tmp_path, tales, stop)
-    assert process.returncode == code
+    returncode, stderr = stop_half_way(tmp_path, tales, stop)
+    assert returncode == code
     if stop != signal.SIGKILL:
         assert stderr.splitlines()[-1].endswith("continue with: charrnn train --save-every 0.1 small.txt")
     stopped_at = checkpoint.load(tmp_path / "checkpoints/small/last.safetensors").progress
